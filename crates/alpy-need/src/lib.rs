@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a test needs of the machine it runs on, said out loud.
+//!
+//! A test of the real tier begins with [`need!`]. Where the machine has what is named, nothing happens. Where it has not, the
+//! reason is printed and the test returns; with `ALPY_REQUIRE=all` in the environment, as in CI, it fails instead, so that a
+//! skip never counts as a pass there.
+//!
+//! ```
+//! # fn main() {
+//! alpy_need::need!(ip);
+//! // from here on, `ip` is in PATH
+//! # }
+//! ```
+
+use std::env;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Returns from the enclosing test, saying why, unless this machine has everything named.
+///
+/// The names are the functions of this crate: `need!(qemu, docker, tun)`. A test that returns a `Result` gives the value to
+/// return after an arrow: `need!(docker => Ok(()))`.
+#[macro_export]
+macro_rules! need {
+    ($($what:ident),+ $(,)?) => { $crate::need!($($what),+ => ()) };
+    ($($what:ident),+ => $skipped:expr) => {
+        $(if let Err(reason) = $crate::$what() {
+            $crate::skip(stringify!($what), &reason);
+            return $skipped;
+        })+
+    };
+}
+
+/// Says that a test is skipped.
+///
+/// # Panics
+/// With `ALPY_REQUIRE=all` in the environment: there, a test that cannot run is a test that fails.
+pub fn skip(what: &str, reason: &str) {
+    let message = format!("this test needs {what}, and {reason}");
+    assert!(
+        env::var("ALPY_REQUIRE").as_deref() != Ok("all"),
+        "{message} (ALPY_REQUIRE=all)"
+    );
+    eprintln!("SKIPPED: {message}");
+}
+
+/// What a check answers: nothing, or why this machine lacks the thing.
+pub type Check = Result<(), String>;
+
+/// A QEMU that emulates x86-64.
+pub fn qemu() -> Check {
+    program("qemu-system-x86_64", "qemu-system-x86")
+}
+
+/// The QEMU storage daemon, which speaks QMP too.
+pub fn storage_daemon() -> Check {
+    program("qemu-storage-daemon", "qemu-system-common")
+}
+
+/// `ip` of iproute2.
+pub fn ip() -> Check {
+    program("ip", "iproute2")
+}
+
+/// `tcpdump`.
+pub fn tcpdump() -> Check {
+    program("tcpdump", "tcpdump")
+}
+
+/// A Docker engine that accepts connections on the socket that `DOCKER_HOST` names, else on the usual one.
+pub fn docker() -> Check {
+    let host = env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    let Some(socket) = host.strip_prefix("unix://") else {
+        return Err(format!("DOCKER_HOST={host} is not a unix socket"));
+    };
+    UnixStream::connect(socket)
+        .map(drop)
+        .map_err(|error| format!("{socket}: {error}; `cargo xtask test` starts a private engine"))
+}
+
+/// A `/dev/net/tun` that the test itself may open.
+pub fn tun() -> Check {
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map(drop)
+        .map_err(|error| format!("/dev/net/tun: {error}; remedy: sudo chmod 666 /dev/net/tun"))
+}
+
+/// User and network namespaces for this user, through `unshare` of util-linux.
+#[expect(clippy::disallowed_methods, reason = "a probe that is waited for at once")]
+pub fn user_namespaces() -> Check {
+    let status = std::process::Command::new("unshare")
+        .args(["-Urn", "true"])
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`unshare -Urn true` ended with {status}")),
+        Err(error) => Err(format!("unshare: {error}")),
+    }
+}
+
+fn program(name: &str, package: &str) -> Check {
+    find(name)
+        .map(drop)
+        .ok_or_else(|| format!("{name} is not in PATH; remedy: sudo apt-get install {package}"))
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").to_owned()])
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
