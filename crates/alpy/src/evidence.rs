@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The evidence directory of a run: the one thing that stays.
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+use crate::error::{Error, Result};
+
+/// The name of the file whose lock says that a directory is in use.
+const LOCK: &str = ".lock";
+
+/// How many runs of one test may be under way at once. Each has its own directory; past this there is a runaway.
+const SLOTS: usize = 1000;
+
+/// A directory that one run writes its evidence to, locked for as long as the run lasts.
+///
+/// It is `<base>/<test>`, and what the run before left there is removed. While another run of the same test is under way,
+/// in this process or another one, it is `<base>/<test>.2`, `<test>.3` and so on. The base is what `ALPY_EVIDENCE` names,
+/// else `alpy` in cargo's target directory, else `target/alpy` below the working directory.
+#[derive(Debug)]
+pub struct Evidence {
+    dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Evidence {
+    /// Takes a free directory for a run of the test and empties it.
+    ///
+    /// # Errors
+    /// The name is not one plain file name, or the directory cannot be made or emptied.
+    pub fn create(test: &str) -> Result<Self> {
+        Self::create_in(&base(), test)
+    }
+
+    fn create_in(base: &Path, test: &str) -> Result<Self> {
+        let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+        if test.is_empty() || test.len() > 200 || test.starts_with('.') || !test.chars().all(plain) {
+            return Err(Error::TestName { name: test.to_owned() });
+        }
+        for slot in 1..=SLOTS {
+            let dir = base.join(if slot == 1 { test.to_owned() } else { format!("{test}.{slot}") });
+            let at = |source| Error::Evidence { dir: dir.clone(), source };
+            fs::create_dir_all(&dir).map_err(at)?;
+            if let Some(lock) = try_lock(&dir.join(LOCK)).map_err(at)? {
+                empty(&dir).map_err(at)?;
+                return Ok(Self { dir, _lock: lock });
+            }
+        }
+        Err(Error::Evidence { dir: base.join(test), source: io::Error::other("all its slots are in use") })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// The lock, or nothing where somebody else holds it.
+fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        // Links are removed, never followed.
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false if entry.file_name() == LOCK => {}
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+fn base() -> PathBuf {
+    match env::var_os("ALPY_EVIDENCE") {
+        Some(dir) => PathBuf::from(dir),
+        None => target_dir().join("alpy"),
+    }
+}
+
+/// Cargo's target directory: a test executable lies in it, and cargo marks it with a `CACHEDIR.TAG`.
+pub fn target_dir() -> PathBuf {
+    let executable = env::current_exe().unwrap_or_default();
+    let marked = executable.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    marked.map_or_else(|| PathBuf::from("target"), Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_at_the_same_time_gets_its_own_directory() {
+        let base = tempfile::tempdir().unwrap();
+        let first = Evidence::create_in(base.path(), "t").unwrap();
+        let second = Evidence::create_in(base.path(), "t").unwrap();
+        assert_eq!(first.dir(), base.path().join("t"));
+        assert_eq!(second.dir(), base.path().join("t.2"));
+        drop(first);
+        assert_eq!(Evidence::create_in(base.path(), "t").unwrap().dir(), base.path().join("t"));
+    }
+
+    #[test]
+    fn removes_what_the_last_run_left_and_follows_no_link() {
+        let base = tempfile::tempdir().unwrap();
+        let outside = base.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "x").unwrap();
+        let dir = Evidence::create_in(base.path(), "t").unwrap().dir().to_owned();
+        fs::create_dir(dir.join("sub")).unwrap();
+        fs::write(dir.join("sub/file"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, dir.join("link")).unwrap();
+        let _again = Evidence::create_in(base.path(), "t").unwrap();
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [LOCK]);
+        assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn refuses_a_name_that_is_a_path() {
+        for name in ["", "..", ".hidden", "a/b", "a b"] {
+            let error = Evidence::create_in(Path::new("/nonexistent"), name).unwrap_err();
+            assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn finds_the_target_directory_of_this_test() {
+        assert!(target_dir().join("CACHEDIR.TAG").exists());
+    }
+}

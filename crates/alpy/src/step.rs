@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Steps: what a test is doing, in words.
+//!
+//! [`step!`](crate::step!) logs `text...`, runs a future, and logs `text... done` or `text... failed`. The testbed that runs
+//! the test remembers which step is under way, so that a failure or a time-out names it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+tokio::task_local! {
+    static STEPS: Arc<Steps>;
+}
+
+/// Logs `text...`, awaits the future, and logs `text... done` or `text... failed`; evaluates to the future's result.
+///
+/// The lines carry the target of the calling module, or the one given first.
+///
+/// Cancel safe as the future is; a step that is dropped in the middle logs `failed`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), std::io::Error> {
+/// let sum = alpy::step!("Add two numbers", async { Ok::<_, std::io::Error>(1 + 1) }).await?;
+/// assert_eq!(sum, 2);
+/// # Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! step {
+    (target: $target:expr, $text:expr, $future:expr $(,)?) => {
+        $crate::__private::run_step(
+            ::std::string::String::from($text),
+            |line: &str| $crate::__private::tracing::info!(target: $target, "{line}"),
+            $future,
+        )
+    };
+    ($text:expr, $future:expr $(,)?) => {
+        $crate::step!(target: module_path!(), $text, $future)
+    };
+}
+
+/// The steps of one test: those under way, outermost first, and where the first failure happened.
+#[derive(Debug, Default)]
+pub(crate) struct Steps(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: Vec<String>,
+    failed: Option<String>,
+}
+
+impl Steps {
+    /// The step that failed, else the one under way, as a path from the outermost to the innermost.
+    pub(crate) fn where_it_is(&self) -> Option<String> {
+        let state = self.lock();
+        state.failed.clone().or_else(|| path(&state.under_way))
+    }
+
+    /// Runs a future in which every step is one of these.
+    pub(crate) async fn scope<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
+        STEPS.scope(Arc::clone(self), future).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What [`step!`](crate::step!) expands to.
+pub async fn run_step<T, E>(
+    text: String,
+    log: impl Fn(&str),
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let mut step = Step::begin(text, log);
+    let result = future.await;
+    step.done = result.is_ok();
+    result
+}
+
+struct Step<L: Fn(&str)> {
+    text: String,
+    log: L,
+    steps: Option<Arc<Steps>>,
+    done: bool,
+}
+
+impl<L: Fn(&str)> Step<L> {
+    fn begin(text: String, log: L) -> Self {
+        log(&format!("{text}..."));
+        let steps = STEPS.try_with(Arc::clone).ok();
+        if let Some(steps) = &steps {
+            steps.lock().under_way.push(text.clone());
+        }
+        Self { text, log, steps, done: false }
+    }
+}
+
+impl<L: Fn(&str)> Drop for Step<L> {
+    fn drop(&mut self) {
+        if let Some(steps) = &self.steps {
+            let mut state = steps.lock();
+            if !self.done && state.failed.is_none() {
+                state.failed = path(&state.under_way);
+            }
+            // Steps of concurrent futures need not end in the order they began.
+            if let Some(at) = state.under_way.iter().rposition(|text| *text == self.text) {
+                state.under_way.remove(at);
+            }
+        }
+        (self.log)(&format!("{}... {}", self.text, if self.done { "done" } else { "failed" }));
+    }
+}
+
+fn path(steps: &[String]) -> Option<String> {
+    (!steps.is_empty()).then(|| steps.join(" > "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_the_innermost_step_that_failed() {
+        let steps = Arc::new(Steps::default());
+        let result = steps
+            .scope(crate::step!("Outer", async {
+                crate::step!("First", async { Ok::<_, &str>(()) }).await?;
+                crate::step!("Second", async { Err::<(), _>("no") }).await
+            }))
+            .await;
+        assert_eq!(result, Err("no"));
+        assert_eq!(steps.where_it_is().as_deref(), Some("Outer > Second"));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_step_counts_as_failed() {
+        let steps = Arc::new(Steps::default());
+        let waits_for_ever = crate::step!("Wait", std::future::pending::<Result<(), ()>>());
+        let in_time = steps.scope(tokio::time::timeout(std::time::Duration::from_millis(1), waits_for_ever)).await;
+        assert!(in_time.is_err());
+        assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
+    }
+
+    #[tokio::test]
+    async fn logs_the_beginning_and_the_end() {
+        let lines = Mutex::new(Vec::new());
+        let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
+        run_step("Boot".to_owned(), log, async { Ok::<_, ()>(()) }).await.unwrap();
+        assert_eq!(*lines.lock().unwrap(), ["Boot...", "Boot... done"]);
+    }
+}
