@@ -1,2 +1,46 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Containers whose lifetime is tied to a test.
+//!
+//! ```no_run
+//! # async fn example() -> alpy_docker::Result<()> {
+//! use alpy_docker::{Container, Engine};
+//!
+//! let engine = Engine::connect().await?;
+//! // A node: a container that does nothing but keep its namespaces. It ends when this process does, whatever happens.
+//! let node = Container::new("busybox:latest").command(["cat"]).stdin().start(&engine).await?;
+//! let output = Container::new("busybox:latest")
+//!     .command(["ip", "address"])
+//!     .network_of(node.id())
+//!     .run(&engine)
+//!     .await?
+//!     .success()?;
+//! println!("{}", output.stdout_text());
+//! node.remove().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! - [`Engine`]: start here. Finds Docker, or what speaks its language, and asks for images.
+//! - [`Container`]: what a container shall be; [`run`](Container::run) it to its end or [`start`](Container::start) it.
+//! - [`Running`]: a container in the background: its output as it comes, signals, files, its end.
+//! - [`Output`], [`ExitStatus`], [`Failure`]: what it wrote, how it ended, and the error made of it.
+//! - [`Archive`], [`Tar`]: the files of an image or for a container.
+//! - [`Error`]: each thing that goes wrong has its own variant and says what to do.
+
+mod archive;
+mod container;
+mod discovery;
+mod engine;
+mod error;
+mod image;
+mod output;
+mod running;
+mod status;
+
+pub use archive::{Archive, Tar};
+pub use container::Container;
+pub use discovery::Attempt;
+pub use engine::{Engine, EngineInfo};
+pub use error::{Error, Result};
+pub use output::{Failure, Output, Stream};
+pub use running::Running;
+pub use status::ExitStatus;

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Tar archives: how an engine wants to be given files.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::{Error, Result};
+
+/// A tar archive to give to an engine: bytes at hand, or a file that is streamed.
+#[derive(Debug, Clone)]
+pub struct Tar(pub(crate) Source);
+
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Bytes(Bytes),
+    File(PathBuf),
+}
+
+impl Tar {
+    /// An archive that lies in a file. It may be compressed with gzip, bzip2 or xz.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Source::File(path.into()))
+    }
+}
+
+impl From<Vec<u8>> for Tar {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Source::Bytes(bytes.into()))
+    }
+}
+
+/// Makes a tar archive in memory, in the POSIX ustar format, every entry owned by root and dated 1970: the same content makes
+/// the same bytes.
+///
+/// ```
+/// use alpy_docker::{Archive, Tar};
+///
+/// let root = Archive::new()
+///     .folder("bin", 0o755)?
+///     .file("bin/hello", 0o755, b"#!/bin/sh\necho hello\n")?
+///     .symlink("bin/hi", "hello")?;
+/// let tar: Tar = root.finish().into();
+/// # alpy_docker::Result::Ok(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Archive {
+    bytes: Vec<u8>,
+}
+
+const BLOCK: usize = 512;
+
+impl Archive {
+    /// An empty archive.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a folder.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a path that is too long for the format: 100 bytes, or 155 and 100 at a slash.
+    pub fn folder(self, path: &str, mode: u32) -> Result<Self> {
+        let path = format!("{}/", path.trim_end_matches('/'));
+        self.entry(&path, mode, b'5', "", &[])
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a path that is too long for the format, or 8 GiB and more of content.
+    pub fn file(self, path: &str, mode: u32, content: &[u8]) -> Result<Self> {
+        self.entry(path, mode, b'0', "", content)
+    }
+
+    /// Adds a symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a path that is too long for the format, or a target longer than 100 bytes.
+    pub fn symlink(self, path: &str, target: &str) -> Result<Self> {
+        self.entry(path, 0o777, b'2', target, &[])
+    }
+
+    /// The archive, with its end marked.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.resize(self.bytes.len() + 2 * BLOCK, 0);
+        self.bytes
+    }
+
+    /// One header as POSIX.1-1988 (ustar) lays it out, then the content filled up to whole blocks.
+    fn entry(mut self, path: &str, mode: u32, kind: u8, target: &str, content: &[u8]) -> Result<Self> {
+        let path = path.trim_start_matches('/');
+        let too_long = |what, value: &str| Error::Invalid {
+            what,
+            value: value.to_owned(),
+            why: "it is empty or too long for the tar format",
+        };
+        let (prefix, name) = split(path).ok_or_else(|| too_long("archive path", path))?;
+        if target.len() > 100 {
+            return Err(too_long("link target", target));
+        }
+        if content.len() >= 1 << 33 {
+            return Err(too_long("content of", path));
+        }
+        let mut header = [0; BLOCK];
+        let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+        put(0, name.as_bytes());
+        put(100, format!("{:07o}", mode & 0o7777).as_bytes());
+        put(108, b"0000000"); // owner
+        put(116, b"0000000"); // group
+        put(124, format!("{:011o}", content.len()).as_bytes());
+        put(136, b"00000000000"); // time of change
+        put(148, b"        "); // the checksum counts itself as blanks
+        put(156, &[kind]);
+        put(157, target.as_bytes());
+        put(257, b"ustar\x0000");
+        put(345, prefix.as_bytes());
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self.bytes.extend_from_slice(&header);
+        self.bytes.extend_from_slice(content);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
+        Ok(self)
+    }
+}
+
+/// The path as prefix (155 bytes) and name (100 bytes), cut at a slash.
+fn split(path: &str) -> Option<(&str, &str)> {
+    if path.is_empty() || path.contains('\0') {
+        return None;
+    }
+    if path.len() <= 100 {
+        return Some(("", path));
+    }
+    path.match_indices('/')
+        .map(|(at, _)| (&path[..at], &path[at + 1..]))
+        .find(|(prefix, name)| prefix.len() <= 155 && !name.is_empty() && name.len() <= 100)
+}

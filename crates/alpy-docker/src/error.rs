@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What can go wrong with an engine, an image or a container.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{Attempt, Failure};
+
+/// The result of this crate's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No engine answered.
+    #[error("no container engine answers; tried {}", list(tried))]
+    Unreachable {
+        /// Each place that was tried, and why it is of no use.
+        tried: Vec<Attempt>,
+    },
+
+    /// There is an engine, and this user may not talk to it.
+    #[error(
+        "permission denied on the engine's socket {}; remedy: join the group that owns it (sudo usermod -aG docker $USER, then \
+         log in again), or set DOCKER_HOST to a rootless engine of your own; tried {}", socket.display(), list(tried)
+    )]
+    Denied {
+        /// The socket that exists and does not let this user in.
+        socket: PathBuf,
+        /// Each place that was tried, and why it is of no use.
+        tried: Vec<Attempt>,
+    },
+
+    /// An engine address of a kind that alpy does not speak.
+    #[error(
+        "{origin} names the engine {address:?}; only unix sockets are supported, as in unix:///var/run/docker.sock"
+    )]
+    UnsupportedAddress {
+        /// Where the address was found.
+        origin: String,
+        /// The address.
+        address: String,
+    },
+
+    /// The settings of the Docker CLI cannot be followed.
+    #[error("cannot follow the Docker context {context:?} in {}: {reason}", place.display())]
+    BadContext {
+        /// The name of the context.
+        context: String,
+        /// The file or folder that was read.
+        place: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
+    /// A value that no engine would take, refused before anything was touched.
+    #[error("{what} {value:?} is not usable: {why}")]
+    Invalid {
+        /// What the value is.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+
+    /// The engine does not have the image.
+    #[error(
+        "the engine has no image {image:?}; remedy: build, import or pull it first (docker image ls shows what is there)"
+    )]
+    ImageAbsent {
+        /// The image's name.
+        image: String,
+    },
+
+    /// The image cannot be pulled.
+    #[error("cannot pull image {image:?}: {reason}")]
+    PullFailed {
+        /// The image's name.
+        image: String,
+        /// What the engine said.
+        reason: String,
+    },
+
+    /// The image cannot be built, imported or loaded.
+    #[error("cannot {verb} image {image:?}: {reason}")]
+    ImageFailed {
+        /// "build", "import" or "load".
+        verb: &'static str,
+        /// The image's name, or the archive's.
+        image: String,
+        /// What the engine said.
+        reason: String,
+    },
+
+    /// Another container has the name.
+    #[error(
+        "the container name {name:?} is taken; remedy: docker rm -f {name}, or choose a name that is unique by construction"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+
+    /// There is no such container (any more).
+    #[error("there is no container {name:?}")]
+    ContainerAbsent {
+        /// The name or id.
+        name: String,
+    },
+
+    /// The container was created and cannot start. It is removed again.
+    #[error("a container of image {image:?} cannot start {argv:?}: {reason}")]
+    StartFailed {
+        /// The image's name.
+        image: String,
+        /// Entry point and command, as far as the caller set them.
+        argv: Vec<String>,
+        /// What the engine said.
+        reason: String,
+    },
+
+    /// A command in a container ended with another status than 0.
+    #[error(transparent)]
+    Failed(#[from] Box<Failure>),
+
+    /// A step took longer than it may.
+    #[error("timed out after {after:?}: {step}")]
+    Timeout {
+        /// The step, with what was seen last where there is something to see.
+        step: String,
+        /// The time that the step had.
+        after: Duration,
+    },
+
+    /// The engine answered a request with an error that has no variant of its own.
+    #[error("the engine refused to {step} (status {status}): {reason}")]
+    Refused {
+        /// What was asked.
+        step: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the engine said.
+        reason: String,
+    },
+
+    /// The conversation with the engine broke: it went away, or what it says is not its protocol.
+    #[error("lost the engine in the step {step:?}: {reason}")]
+    Lost {
+        /// What was being done.
+        step: String,
+        /// What happened.
+        reason: String,
+    },
+
+    /// A file of the caller's cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn list(tried: &[Attempt]) -> String {
+    let all: Vec<String> = tried.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a container wrote, and the error made of it when it failed.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{ExitStatus, Result};
+
+/// The two channels on which a container speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What a container wrote and how it ended.
+///
+/// Of each stream the last 16 MiB at least are kept.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Output {
+    /// The image's name.
+    pub image: String,
+    /// Entry point and command, as far as the caller set them.
+    pub argv: Vec<String>,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: Bytes,
+    /// Standard error.
+    pub stderr: Bytes,
+}
+
+impl Output {
+    /// Standard output as text, with U+FFFD for what is not UTF-8.
+    pub fn stdout_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// Standard error as text, with U+FFFD for what is not UTF-8.
+    pub fn stderr_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stderr)
+    }
+
+    /// Makes a status other than 0 an error that shows the command, the status and the tail of the output.
+    ///
+    /// # Errors
+    /// [`Error::Failed`](crate::Error::Failed).
+    pub fn success(self) -> Result<Self> {
+        if self.status.success() {
+            Ok(self)
+        } else {
+            Err(Box::new(Failure { output: self }).into())
+        }
+    }
+}
+
+/// A command in a container that did not succeed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    output: Output,
+}
+
+impl Failure {
+    /// All that is known of it.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Output {
+            image,
+            argv,
+            status,
+            stdout,
+            stderr,
+        } = &self.output;
+        write!(
+            f,
+            "{argv:?} in a container of image {image:?} ended with {status}"
+        )?;
+        f.write_str(&tail("stdout", stdout))?;
+        f.write_str(&tail("stderr", stderr))
+    }
+}
+
+/// The last lines, for a message. Empty when there is nothing to show.
+pub(crate) fn tail(name: &str, bytes: &[u8]) -> String {
+    const LINES: usize = 20;
+    const BYTES: usize = 4096;
+    let end = &bytes[bytes.len().saturating_sub(BYTES)..];
+    let text = String::from_utf8_lossy(end);
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; {name} ends with: {}",
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    )
+}
