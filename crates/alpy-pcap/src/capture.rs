@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A capture file and the questions to it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Packet, Reader};
+
+/// A capture file.
+///
+/// Each method reads the file from its beginning, so a file that has grown since gives the longer answer. All of them block the
+/// thread while they read: about a second for each five million frames.
+///
+/// ```no_run
+/// use std::net::Ipv4Addr;
+///
+/// use alpy_pcap::Capture;
+///
+/// // How many connections did clients open to the backend?
+/// let backend = Ipv4Addr::new(192, 168, 1, 11);
+/// let opened = Capture::open("link1.pcap")?.count(|packet| {
+///     packet.ip().is_some_and(|ip| ip.destination == backend)
+///         && packet.tcp().is_some_and(|tcp| tcp.destination_port == 80 && tcp.flags.syn() && !tcp.flags.ack())
+/// })?;
+///
+/// // How many bits a second did a flow have on the wire?
+/// let flow = Capture::open("link1.pcap")?.filter(|packet| packet.tcp().is_some_and(|tcp| tcp.destination_port == 5201))?;
+/// let bytes: u64 = flow.iter().map(|packet| u64::from(packet.frame().original_len())).sum();
+/// let seconds = match &flow[..] {
+///     [first, .., last] => last.frame().timestamp().saturating_sub(first.frame().timestamp()).as_secs_f64(),
+///     _ => 0.0,
+/// };
+/// # Ok::<_, alpy_pcap::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Capture {
+    path: PathBuf,
+    ignore_torn_tail: bool,
+}
+
+impl Capture {
+    /// A capture file, after a look at its header.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        Reader::open(&path)?;
+        Ok(Self {
+            path,
+            ignore_torn_tail: false,
+        })
+    }
+
+    /// Takes a record that the file ends within for the end of the capture, instead of for an error.
+    ///
+    /// For captures that are still being written, and those whose writer was killed or ran out of space.
+    #[must_use]
+    pub fn ignore_torn_tail(mut self) -> Self {
+        self.ignore_torn_tail = true;
+        self
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All packets, one after another.
+    ///
+    /// Each packet is copied out of the file; the other methods spare that.
+    ///
+    /// # Errors
+    /// As [`Reader::open`]. The iterator's items fail as [`Reader::next_frame`] does, and such an item is the last one.
+    pub fn packets(&self) -> Result<Packets, Error> {
+        let reader = Reader::open(&self.path)?;
+        Ok(Packets {
+            reader: Some(reader),
+            ignore_torn_tail: self.ignore_torn_tail,
+        })
+    }
+
+    /// How many packets `predicate` holds for.
+    ///
+    /// # Errors
+    /// As [`Reader::open`] and [`Reader::next_frame`].
+    pub fn count(&self, mut predicate: impl FnMut(&Packet<'_>) -> bool) -> Result<usize, Error> {
+        let mut count = 0;
+        self.for_each(|packet| count += usize::from(predicate(packet)))?;
+        Ok(count)
+    }
+
+    /// The first packet that `predicate` holds for. The file is not read further.
+    ///
+    /// # Errors
+    /// As [`Reader::open`] and [`Reader::next_frame`].
+    pub fn find(
+        &self,
+        mut predicate: impl FnMut(&Packet<'_>) -> bool,
+    ) -> Result<Option<Packet<'static>>, Error> {
+        let mut found = None;
+        self.visit(|packet| {
+            if predicate(&packet) {
+                found = Some(packet.into_owned());
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// The packets that `predicate` holds for.
+    ///
+    /// # Errors
+    /// As [`Reader::open`] and [`Reader::next_frame`].
+    pub fn filter(
+        &self,
+        mut predicate: impl FnMut(&Packet<'_>) -> bool,
+    ) -> Result<Vec<Packet<'static>>, Error> {
+        let mut packets = Vec::new();
+        self.visit(|packet| {
+            if predicate(&packet) {
+                packets.push(packet.into_owned());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(packets)
+    }
+
+    /// The last packets, at most `count`, oldest first: what to show when a test fails.
+    ///
+    /// # Errors
+    /// As [`Reader::open`] and [`Reader::next_frame`].
+    pub fn last(&self, count: usize) -> Result<Vec<Packet<'static>>, Error> {
+        let mut packets = VecDeque::new();
+        self.visit(|packet| {
+            packets.push_back(packet.into_owned());
+            if packets.len() > count {
+                packets.pop_front();
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(packets.into())
+    }
+
+    /// Calls `body` with each packet.
+    ///
+    /// # Errors
+    /// As [`Reader::open`] and [`Reader::next_frame`].
+    pub fn for_each(&self, mut body: impl FnMut(&Packet<'_>)) -> Result<(), Error> {
+        self.visit(|packet| {
+            body(&packet);
+            ControlFlow::Continue(())
+        })
+    }
+
+    fn visit(&self, mut visitor: impl FnMut(Packet<'_>) -> ControlFlow<()>) -> Result<(), Error> {
+        let mut reader = Reader::open(&self.path)?;
+        loop {
+            match reader.next_frame() {
+                Ok(Some(frame)) => {
+                    if visitor(Packet::decode(frame)).is_break() {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => return Ok(()),
+                Err(error) if error.is_torn() && self.ignore_torn_tail => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The packets of a [`Capture`], one after another; made by [`Capture::packets`].
+#[derive(Debug)]
+pub struct Packets {
+    /// None after the end or an error.
+    reader: Option<Reader<File>>,
+    ignore_torn_tail: bool,
+}
+
+impl Iterator for Packets {
+    type Item = Result<Packet<'static>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.reader.as_mut()?.next_frame() {
+            Ok(Some(frame)) => return Some(Ok(Packet::decode(frame.into_owned()))),
+            Ok(None) => {}
+            Err(error) if error.is_torn() && self.ignore_torn_tail => {}
+            Err(error) => {
+                self.reader = None;
+                return Some(Err(error));
+            }
+        }
+        self.reader = None;
+        None
+    }
+}
