@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, InterfaceName, IpPrefix, MacAddr, Result};
+
+/// What the helper is to do, in order, in one network namespace: everything or nothing.
+///
+/// The helper looks first whether all of it can be done (links exist or are created by an earlier step, names are free,
+/// namespaces are there) and refuses without having touched anything. Should the kernel refuse a step after all, what the
+/// earlier steps did is undone. What the kernel itself drops when a link goes down (routes, IPv6 addresses) does not come back.
+///
+/// ```
+/// use alpy_netns::{InterfaceName, LinkChange, Request};
+///
+/// let eth0: InterfaceName = "eth0".parse()?;
+/// let request = Request::new()
+///     .tap(eth0.clone())
+///     .link(LinkChange::of(eth0.clone()).without_ipv6_link_local().up())
+///     .address(eth0, "192.168.0.1/24".parse()?)
+///     .default_route("192.168.0.2".parse()?);
+/// request.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub(crate) namespace: Option<Namespace>,
+    pub(crate) operations: Vec<Operation>,
+}
+
+/// A network namespace, as the helper sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Namespace {
+    /// The namespace that a file stands for: `/run/netns/NAME`, or what Docker calls `NetworkSettings.SandboxKey`.
+    Path(PathBuf),
+    /// The namespace of a process, numbered as in the helper's own pid namespace.
+    Pid(u32),
+    /// The n-th, from 0, of the descriptors that [`Session::run_passing`](crate::Session::run_passing) sends along.
+    Passed(usize),
+}
+
+/// One step of a [`Request`]; its methods of the same names say more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// [`Request::tap`], or [`Request::persistent_tap`] where there is an owner.
+    CreateTap {
+        /// The tap's name.
+        name: InterfaceName,
+        /// The user who may open a tap that stays.
+        owner_uid: Option<u32>,
+    },
+    /// [`Request::link`].
+    ChangeLink(LinkChange),
+    /// [`Request::address`].
+    AddAddress {
+        /// The link that gets the address.
+        link: InterfaceName,
+        /// The address and its prefix.
+        prefix: IpPrefix,
+    },
+    /// [`Request::route`].
+    AddRoute(Route),
+    /// [`Request::inspect`].
+    InspectLink {
+        /// The link to look at.
+        link: InterfaceName,
+    },
+    /// [`Request::delete`].
+    DeleteLink {
+        /// The link to delete.
+        link: InterfaceName,
+    },
+}
+
+/// New settings of a link, all in one message to the kernel; what is not named stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkChange {
+    pub(crate) link: InterfaceName,
+    pub(crate) name: Option<InterfaceName>,
+    pub(crate) namespace: Option<Namespace>,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) mtu_bytes: Option<u32>,
+    pub(crate) up: Option<bool>,
+    pub(crate) without_ipv6_link_local: bool,
+}
+
+/// A route in the main table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub(crate) destination: IpPrefix,
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) link: Option<InterfaceName>,
+}
+
+impl Request {
+    /// The most taps in one request. The kernel passes at most 253 descriptors at once (`SCM_MAX_FD`, unix(7)).
+    pub const MAX_TAPS: usize = 253;
+
+    /// A request that asks for nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Has everything done in this namespace instead of the helper's own.
+    ///
+    /// The helper then needs `CAP_SYS_ADMIN` too (setns(2)), and for a namespace by process `CAP_SYS_PTRACE`.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    /// Creates a tap device, whose descriptor comes back in [`Answer::taps`](crate::Answer::taps).
+    ///
+    /// The tap lives as long as the descriptor or any copy of it, and no longer than its namespace. A frame is read and written
+    /// bare, with nothing before it (`IFF_NO_PI`, no `IFF_VNET_HDR`).
+    #[must_use]
+    pub fn tap(self, name: InterfaceName) -> Self {
+        self.step(Operation::CreateTap {
+            name,
+            owner_uid: None,
+        })
+    }
+
+    /// Creates a tap device that stays until it is deleted, and that the user with this number may open by its name.
+    #[must_use]
+    pub fn persistent_tap(self, name: InterfaceName, owner_uid: u32) -> Self {
+        self.step(Operation::CreateTap {
+            name,
+            owner_uid: Some(owner_uid),
+        })
+    }
+
+    /// Changes the settings of a link.
+    #[must_use]
+    pub fn link(self, change: LinkChange) -> Self {
+        self.step(Operation::ChangeLink(change))
+    }
+
+    /// Adds an address to a link. One of IPv6 is usable at once: it is not looked for on the wire first (`IFA_F_NODAD`).
+    #[must_use]
+    pub fn address(self, link: InterfaceName, prefix: IpPrefix) -> Self {
+        self.step(Operation::AddAddress { link, prefix })
+    }
+
+    /// Adds a route.
+    #[must_use]
+    pub fn route(self, route: Route) -> Self {
+        self.step(Operation::AddRoute(route))
+    }
+
+    /// Adds the route to everywhere else, through a gateway.
+    #[must_use]
+    pub fn default_route(self, gateway: IpAddr) -> Self {
+        self.route(Route::default_via(gateway))
+    }
+
+    /// Reads the state and the counters of a link, which come back in [`Answer::links`](crate::Answer::links).
+    #[must_use]
+    pub fn inspect(self, link: InterfaceName) -> Self {
+        self.step(Operation::InspectLink { link })
+    }
+
+    /// Deletes a link. This cannot be undone, so that only further deletions may follow.
+    #[must_use]
+    pub fn delete(self, link: InterfaceName) -> Self {
+        self.step(Operation::DeleteLink { link })
+    }
+
+    /// The steps in their order.
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// Looks at what can be known without a kernel; the helper does so too.
+    ///
+    /// # Errors
+    /// [`Error::Request`], which names the step and the value: an MTU that no tap can have, a route whose destination has bits
+    /// after its prefix or whose gateway is of the other IP version, a step after a deletion, more taps than can be passed.
+    pub fn check(&self) -> Result<()> {
+        let mut created = HashSet::new();
+        let mut deleting = false;
+        for (index, operation) in self.operations.iter().enumerate() {
+            let fault = |reason: String| {
+                Err(Error::Request {
+                    step: index + 1,
+                    operation: operation.to_string(),
+                    reason,
+                })
+            };
+            if deleting && !matches!(operation, Operation::DeleteLink { .. }) {
+                return fault("it comes after a deletion, which cannot be undone".to_owned());
+            }
+            match operation {
+                Operation::CreateTap { name, owner_uid } => {
+                    if owner_uid.is_none() && !created.insert(name) {
+                        return fault(format!("{name} is created twice"));
+                    }
+                    if created.len() > Self::MAX_TAPS {
+                        return fault(format!("more than {} taps in one request", Self::MAX_TAPS));
+                    }
+                }
+                Operation::ChangeLink(change) => {
+                    if let Some(reason) = change.fault() {
+                        return fault(reason);
+                    }
+                }
+                Operation::AddRoute(route) => {
+                    if let Some(reason) = route.fault() {
+                        return fault(reason);
+                    }
+                }
+                Operation::DeleteLink { .. } => deleting = true,
+                Operation::AddAddress { .. } | Operation::InspectLink { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn step(mut self, operation: Operation) -> Self {
+        self.operations.push(operation);
+        self
+    }
+}
+
+impl LinkChange {
+    /// The least MTU in bytes that IPv4 works with (RFC 791).
+    pub const MIN_MTU_BYTES: u32 = 68;
+    /// The greatest MTU in bytes of a tap: `ETH_MAX_MTU` less the Ethernet header.
+    pub const MAX_MTU_BYTES: u32 = 65535 - 14;
+
+    /// A change of the link that now has this name.
+    pub fn of(link: InterfaceName) -> Self {
+        Self {
+            link,
+            name: None,
+            namespace: None,
+            mac: None,
+            mtu_bytes: None,
+            up: None,
+            without_ipv6_link_local: false,
+        }
+    }
+
+    /// Gives it a new name.
+    #[must_use]
+    pub fn name(mut self, name: InterfaceName) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Moves it to another namespace. What else the change asks for holds there, but later steps do not see the link any more.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    /// Sets the hardware address.
+    #[must_use]
+    pub fn mac(mut self, mac: MacAddr) -> Self {
+        self.mac = Some(mac);
+        self
+    }
+
+    /// Sets the greatest payload of a frame in bytes.
+    #[must_use]
+    pub fn mtu_bytes(mut self, mtu_bytes: u32) -> Self {
+        self.mtu_bytes = Some(mtu_bytes);
+        self
+    }
+
+    /// Raises it.
+    #[must_use]
+    pub fn up(mut self) -> Self {
+        self.up = Some(true);
+        self
+    }
+
+    /// Lowers it.
+    #[must_use]
+    pub fn down(mut self) -> Self {
+        self.up = Some(false);
+        self
+    }
+
+    /// Has the kernel give the link no IPv6 address by itself when it is raised, so that nothing but what the test sends is on
+    /// the wire: no duplicate address detection, no router solicitation (`addrgenmode none` of ip-link(8)).
+    #[must_use]
+    pub fn without_ipv6_link_local(mut self) -> Self {
+        self.without_ipv6_link_local = true;
+        self
+    }
+
+    fn fault(&self) -> Option<String> {
+        let (least, most) = (Self::MIN_MTU_BYTES, Self::MAX_MTU_BYTES);
+        if let Some(mtu) = self.mtu_bytes.filter(|mtu| !(least..=most).contains(mtu)) {
+            return Some(format!("an MTU of {mtu} bytes is not between {least} and {most}"));
+        }
+        match self.namespace {
+            Some(Namespace::Pid(pid)) if i32::try_from(pid).is_err() || pid == 0 => {
+                Some(format!("{pid} is no process"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Route {
+    /// A route to a network; it needs [`Route::via`], [`Route::link`] or both.
+    pub fn to(destination: IpPrefix) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            link: None,
+        }
+    }
+
+    /// The route to everywhere else, through a gateway.
+    pub fn default_via(gateway: IpAddr) -> Self {
+        let any = match gateway {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self {
+            destination: IpPrefix::new(any, 0).expect("0 bits are never too many"),
+            gateway: Some(gateway),
+            link: None,
+        }
+    }
+
+    /// Sets the gateway.
+    #[must_use]
+    pub fn via(mut self, gateway: IpAddr) -> Self {
+        self.gateway = Some(gateway);
+        self
+    }
+
+    /// Sets the link that packets leave through; without, the kernel finds it from the gateway.
+    #[must_use]
+    pub fn link(mut self, link: InterfaceName) -> Self {
+        self.link = Some(link);
+        self
+    }
+
+    fn fault(&self) -> Option<String> {
+        let Self {
+            destination,
+            gateway,
+            link,
+        } = self;
+        if destination.network() != *destination {
+            let network = destination.network();
+            return Some(format!(
+                "{destination} has bits after its prefix; the network is {network}"
+            ));
+        }
+        match gateway {
+            Some(gateway) if gateway.is_ipv4() != destination.address().is_ipv4() => {
+                Some(format!("{gateway} is of another IP version than {destination}"))
+            }
+            None if link.is_none() => Some("neither a gateway nor a link is given".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Pid(pid) => write!(f, "of process {pid}"),
+            Self::Passed(index) => write!(f, "passed as number {index}"),
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateTap {
+                name,
+                owner_uid: None,
+            } => write!(f, "create tap {name}"),
+            Self::CreateTap {
+                name,
+                owner_uid: Some(uid),
+            } => write!(f, "create tap {name} of user {uid}"),
+            Self::ChangeLink(change) => write!(f, "{change}"),
+            Self::AddAddress { link, prefix } => write!(f, "add address {prefix} to {link}"),
+            Self::AddRoute(route) => write!(f, "{route}"),
+            Self::InspectLink { link } => write!(f, "inspect {link}"),
+            Self::DeleteLink { link } => write!(f, "delete {link}"),
+        }
+    }
+}
+
+impl fmt::Display for LinkChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "change {}", self.link)?;
+        if let Some(name) = &self.name {
+            write!(f, ", name {name}")?;
+        }
+        if let Some(namespace) = &self.namespace {
+            write!(f, ", namespace {namespace}")?;
+        }
+        if let Some(mac) = self.mac {
+            write!(f, ", mac {mac}")?;
+        }
+        if let Some(mtu) = self.mtu_bytes {
+            write!(f, ", mtu {mtu}")?;
+        }
+        if self.without_ipv6_link_local {
+            write!(f, ", without ipv6 link-local")?;
+        }
+        match self.up {
+            Some(true) => write!(f, ", up"),
+            Some(false) => write!(f, ", down"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "add route to {}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(link) = &self.link {
+            write!(f, " through {link}")?;
+        }
+        Ok(())
+    }
+}
