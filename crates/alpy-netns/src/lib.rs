@@ -12,6 +12,8 @@ mod wire;
 
 #[cfg(feature = "embed")]
 mod embedded;
+#[cfg(feature = "helper")]
+pub mod helper;
 
 #[cfg(feature = "embed")]
 pub use embedded::{HELPER, HELPER_HASH, HELPER_PATH, image_tar};

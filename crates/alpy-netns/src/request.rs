@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -184,7 +183,7 @@ impl Request {
     /// [`Error::Request`], which names the step and the value: an MTU that no tap can have, a route whose destination has bits
     /// after its prefix or whose gateway is of the other IP version, a step after a deletion, more taps than can be passed.
     pub fn check(&self) -> Result<()> {
-        let mut created = HashSet::new();
+        let mut taps = 0;
         let mut deleting = false;
         for (index, operation) in self.operations.iter().enumerate() {
             let fault = |reason: String| {
@@ -198,11 +197,9 @@ impl Request {
                 return fault("it comes after a deletion, which cannot be undone".to_owned());
             }
             match operation {
-                Operation::CreateTap { name, owner_uid } => {
-                    if owner_uid.is_none() && !created.insert(name) {
-                        return fault(format!("{name} is created twice"));
-                    }
-                    if created.len() > Self::MAX_TAPS {
+                Operation::CreateTap { .. } => {
+                    taps += 1;
+                    if taps > Self::MAX_TAPS {
                         return fault(format!("more than {} taps in one request", Self::MAX_TAPS));
                     }
                 }
@@ -302,6 +299,11 @@ impl LinkChange {
         let (least, most) = (Self::MIN_MTU_BYTES, Self::MAX_MTU_BYTES);
         if let Some(mtu) = self.mtu_bytes.filter(|mtu| !(least..=most).contains(mtu)) {
             return Some(format!("an MTU of {mtu} bytes is not between {least} and {most}"));
+        }
+        if self.namespace.is_some() && self.without_ipv6_link_local {
+            return Some(
+                "a link that moves forgets that it is without IPv6 link-local; ask for it there".to_owned(),
+            );
         }
         match self.namespace {
             Some(Namespace::Pid(pid)) if i32::try_from(pid).is_err() || pid == 0 => {

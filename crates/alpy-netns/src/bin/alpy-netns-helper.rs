@@ -1,3 +1,45 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Works for alpy inside a network namespace.
-fn main() {}
+//! Works for alpy inside a network namespace: see the documentation of the alpy-netns library.
+
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use alpy_netns::helper::{hold, serve};
+
+const USAGE: &str = "usage: alpy-netns-helper serve SOCKET
+       alpy-netns-helper hold
+       alpy-netns-helper --version
+
+serve connects to SOCKET and carries out requests until the other side closes
+hold  stays until standard input ends, and then ends the pid namespace that it is process 1 of";
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("alpy-netns-helper: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let words: Vec<&str> = arguments
+        .iter()
+        .map(|word| word.to_str().unwrap_or_default())
+        .collect();
+    match words[..] {
+        ["serve", _] => {
+            let socket = Path::new(&arguments[1]);
+            serve(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+        }
+        ["hold"] => hold()?,
+        ["--version"] => println!("alpy-netns-helper {}", env!("CARGO_PKG_VERSION")),
+        _ => return Err(USAGE.into()),
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+use std::io::{self, ErrorKind, Read};
+
+use nix::libc;
+use nix::sys::signal::{SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Stays until standard input ends, or a SIGTERM or SIGINT comes, which ends the process with the status 128 + signal at once.
+///
+/// Made to be process 1 of a container: its end is the end of every process there, the kernel sees to that. Orphans that die
+/// before are reaped.
+///
+/// # Errors
+/// Standard input cannot be read.
+pub fn hold() -> io::Result<()> {
+    handle(Signal::SIGTERM, SigHandler::Handler(end))?;
+    handle(Signal::SIGINT, SigHandler::Handler(end))?;
+    // With SIGCHLD ignored the kernel itself reaps children, adopted ones too (waitpid(2), notes).
+    handle(Signal::SIGCHLD, SigHandler::SigIgn)?;
+    let mut stdin = io::stdin().lock();
+    let mut buffer = [0; 4096];
+    loop {
+        match stdin.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Process 1 has no default action for a signal: without a handler it would not be there.
+fn handle(signal: Signal, handler: SigHandler) -> io::Result<()> {
+    let action = SigAction::new(handler, nix::sys::signal::SaFlags::empty(), SigSet::empty());
+    // SAFETY: the one handler calls _exit(2) alone, which is async-signal-safe.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
+extern "C" fn end(signal: libc::c_int) {
+    // SAFETY: _exit(2) may be called at any moment and does not return.
+    unsafe { libc::_exit(128 + signal) }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage, Stats64,
+};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use crate::{Counters, InterfaceName, IpPrefix, LinkInfo, MacAddr};
+
+/// The links of the network namespace of the thread that opened this.
+pub(super) struct Links(Handle);
+
+impl Links {
+    /// Runs something with the links of the calling thread's namespace.
+    pub(super) fn with<T, F: Future<Output = Result<T, String>>>(
+        work: impl FnOnce(Self) -> F,
+    ) -> Result<T, String> {
+        let text = |error: io::Error| format!("opening a netlink socket: {error}");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(text)?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().map_err(text)?;
+            tokio::spawn(connection);
+            work(Self(handle)).await
+        })
+    }
+
+    /// The number of each link by its name. Names that this crate would not give are left out.
+    pub(super) async fn numbers(&self) -> io::Result<HashMap<InterfaceName, u32>> {
+        let links: Vec<LinkMessage> = self.0.link().get().execute().try_collect().await.map_err(text)?;
+        Ok(links
+            .iter()
+            .filter_map(|link| Some((name(link)?, link.header.index)))
+            .collect())
+    }
+
+    pub(super) async fn get(&self, index: u32) -> io::Result<LinkMessage> {
+        let found = self
+            .0
+            .link()
+            .get()
+            .match_index(index)
+            .execute()
+            .try_next()
+            .await
+            .map_err(text)?;
+        found.ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    pub(super) async fn set(&self, message: LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
+        self.0.link().set(message.build()).execute().await.map_err(text)
+    }
+
+    pub(super) async fn delete(&self, index: u32) -> io::Result<()> {
+        self.0.link().del(index).execute().await.map_err(text)
+    }
+
+    /// Adds an address and tells what would delete it.
+    pub(super) async fn add_address(&self, index: u32, prefix: IpPrefix) -> io::Result<AddressMessage> {
+        let mut request = self.0.address().add(index, prefix.address(), prefix.length());
+        if prefix.address().is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        let message = request.message_mut().clone();
+        request.execute().await.map_err(text)?;
+        Ok(message)
+    }
+
+    pub(super) async fn delete_address(&self, message: AddressMessage) -> io::Result<()> {
+        self.0.address().del(message).execute().await.map_err(text)
+    }
+
+    /// Adds a route and tells what would delete it.
+    pub(super) async fn add_route(
+        &self,
+        destination: IpPrefix,
+        gateway: Option<IpAddr>,
+        index: Option<u32>,
+    ) -> io::Result<RouteMessage> {
+        let mismatch = |error| io::Error::new(ErrorKind::InvalidInput, format!("{error}"));
+        let mut route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination.address(), destination.length())
+            .map_err(mismatch)?;
+        if let Some(index) = index {
+            route = route.output_interface(index);
+        }
+        route = match gateway {
+            Some(gateway) => route.gateway(gateway).map_err(mismatch)?,
+            // What is reached without a gateway is on the link itself.
+            None => route.scope(RouteScope::Link),
+        };
+        let message = route.build();
+        self.0
+            .route()
+            .add(message.clone())
+            .execute()
+            .await
+            .map_err(text)?;
+        Ok(message)
+    }
+
+    pub(super) async fn delete_route(&self, message: RouteMessage) -> io::Result<()> {
+        self.0.route().del(message).execute().await.map_err(text)
+    }
+
+    pub(super) async fn info(&self, index: u32) -> io::Result<LinkInfo> {
+        let link = self.get(index).await?;
+        let addresses = self.0.address().get().set_link_index_filter(index).execute();
+        let addresses: Vec<AddressMessage> = addresses.try_collect().await.map_err(text)?;
+        let mut info = LinkInfo {
+            name: name(&link).ok_or(ErrorKind::InvalidData)?,
+            index,
+            mac: String::new(),
+            mtu_bytes: 0,
+            up: is_up(&link),
+            carrier: link.header.flags.contains(LinkFlags::LowerUp),
+            addresses: addresses.iter().filter_map(prefix).collect(),
+            counters: Counters::default(),
+        };
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::Address(bytes) => {
+                    let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    info.mac = pairs.join(":");
+                }
+                LinkAttribute::Mtu(mtu) => info.mtu_bytes = *mtu,
+                LinkAttribute::Stats64(stats) => info.counters = counters(stats),
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+}
+
+/// A message about a link that changes nothing yet.
+pub(super) fn change(index: u32) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(index)
+}
+
+/// Says how the kernel makes up the link's own IPv6 address.
+pub(super) fn with_mode(
+    message: LinkMessageBuilder<LinkUnspec>,
+    mode: In6AddrGenMode,
+) -> LinkMessageBuilder<LinkUnspec> {
+    let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)]);
+    message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]))
+}
+
+pub(super) fn with_mac(
+    message: LinkMessageBuilder<LinkUnspec>,
+    mac: MacAddr,
+) -> LinkMessageBuilder<LinkUnspec> {
+    message.address(mac.octets().to_vec())
+}
+
+pub(super) fn is_up(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up)
+}
+
+fn name(link: &LinkMessage) -> Option<InterfaceName> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => InterfaceName::new(name.as_str()).ok(),
+        _ => None,
+    })
+}
+
+/// The address that is the link's own: `Local`, where there is one, as the other is the peer's on a point-to-point link.
+fn prefix(message: &AddressMessage) -> Option<IpPrefix> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    IpPrefix::new(address, message.header.prefix_len).ok()
+}
+
+fn counters(stats: &Stats64) -> Counters {
+    Counters {
+        rx_packets: stats.rx_packets,
+        rx_bytes: stats.rx_bytes,
+        rx_errors: stats.rx_errors,
+        rx_dropped: stats.rx_dropped,
+        tx_packets: stats.tx_packets,
+        tx_bytes: stats.tx_bytes,
+        tx_errors: stats.tx_errors,
+        tx_dropped: stats.tx_dropped,
+    }
+}
+
+fn text(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
