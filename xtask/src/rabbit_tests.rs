@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `cargo xtask rabbit-tests`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::args::Args;
+use crate::engine::{self, Engine};
+use crate::images::{self, Base, Manifest, Options};
+use crate::runner::{self, Outcome, Surroundings};
+use crate::unprivileged::Bundle;
+use crate::workspace::Workspace;
+use crate::{build, image_task, needs, stop, subids, tun};
+
+const HELP: &str = "\
+Test rabbit, the sample appliance: real QEMU, real containers, real packets.
+
+Usage: cargo xtask rabbit-tests [--list] [--base host|alpine] [NAME...]
+
+  NAME    Run only the tests of these names
+  --list  List the names
+  --base  What rabbit is made of, see `cargo xtask images --help`
+
+Exit status: 0 if all tests passed, 2 if something must be done first, 130 after Ctrl-C, else 1.";
+
+#[derive(Default)]
+struct Request {
+    names: Vec<String>,
+    list: bool,
+    base: Base,
+    /// Not for people: run what [`crate::unprivileged`] has put together, and write down how it went.
+    bundle: Option<PathBuf>,
+}
+
+/// Runs rabbit tests.
+pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
+    let mut args = Args::new(arguments, HELP);
+    let mut request = Request::default();
+    while let Some(argument) = args.next()? {
+        match argument.as_str() {
+            "--list" => request.list = true,
+            "--base" => request.base = image_task::base_of(&mut args)?,
+            "--bundle" => request.bundle = Some(args.path("--bundle")?),
+            "-h" | "--help" => return Ok(args.help()),
+            name if !name.starts_with('-') => request.names.push(name.to_owned()),
+            other => return Err(args.unknown(other)),
+        }
+    }
+    let outcomes = match &request.bundle {
+        Some(folder) => {
+            let bundle = Bundle::at(folder);
+            let outcomes = run_bundle(&bundle)?;
+            bundle.write_outcomes(&outcomes)?;
+            outcomes
+        }
+        None => {
+            let workspace = Workspace::read()?;
+            if request.list {
+                workspace.rabbit_tests.iter().for_each(|name| println!("{name}"));
+                return Ok(ExitCode::SUCCESS);
+            }
+            run_workspace(&workspace, &request)?
+        }
+    };
+    print!("\n{}", runner::table(&outcomes));
+    Ok(if runner::all_passed(&outcomes) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run_workspace(workspace: &Workspace, request: &Request) -> Result<Vec<Outcome>> {
+    let names = chosen(&request.names, &workspace.rabbit_tests)?;
+    let mut needed = needs::RABBIT_TESTS.to_vec();
+    needed.extend(images::PROGRAMS);
+    let engine = ensure(needed, &workspace.target)?;
+    build_images(workspace, request.base)?;
+    let tests = build::rabbit_tests(&names)?;
+    let surroundings = surroundings(&workspace.root.join("rabbit"), &workspace.target, &engine);
+    let outcomes = runner::run(&tests, &surroundings)?;
+    engine.release()?;
+    Ok(outcomes)
+}
+
+fn run_bundle(bundle: &Bundle) -> Result<Vec<Outcome>> {
+    needs::ensure(&[needs::RABBIT_TESTS, &engine::programs()].concat())?;
+    subids::ensure()?;
+    tun::ensure(true)?;
+    // Another engine that happens to answer would prove nothing about a rootless one.
+    let engine = Engine::private(&bundle.target())?;
+    let surroundings = surroundings(bundle.folder(), &bundle.target(), &engine);
+    let outcomes = runner::run(&bundle.tests()?, &surroundings)?;
+    engine.release()?;
+    Ok(outcomes)
+}
+
+/// An engine, and before it what the task needs: first all that an ordinary user has to see to himself.
+pub fn ensure(mut needed: Vec<needs::Need>, target: &Path) -> Result<Engine> {
+    match engine::discover() {
+        Some(engine) => {
+            needs::ensure(&needed)?;
+            tun::ensure(engine.rootless)?;
+            Ok(engine)
+        }
+        None => {
+            needed.extend(engine::programs());
+            needs::ensure(&needed)?;
+            let rootless = !nix::unistd::geteuid().is_root();
+            if rootless {
+                subids::ensure()?;
+            }
+            tun::ensure(rootless)?;
+            // The package of the engine may just have started one.
+            Engine::ensure(target)
+        }
+    }
+}
+
+/// Builds the images, or finds them built.
+pub fn build_images(workspace: &Workspace, base: Base) -> Result<Manifest> {
+    let (root, target) = (workspace.root.clone(), workspace.target.clone());
+    images::build(&Options {
+        workspace: root,
+        target,
+        base,
+        refresh: false,
+    })
+    .context("build the images")
+}
+
+/// What a rabbit test finds around it; the images are in `alpy/images` of the target folder.
+pub fn surroundings(folder: &Path, target: &Path, engine: &Engine) -> Surroundings {
+    let alpy = target.join("alpy");
+    let env = vec![
+        ("DOCKER_HOST", engine.host.clone().into()),
+        ("ALPY_IMAGES", alpy.join("images").into()),
+        ("ALPY_EVIDENCE", alpy.into()),
+    ];
+    Surroundings {
+        folder: folder.to_owned(),
+        env,
+    }
+}
+
+/// The tests that were asked for, in the order of asking; all, if none was.
+fn chosen(asked: &[String], all: &[String]) -> Result<Vec<String>> {
+    if asked.is_empty() {
+        return Ok(all.to_vec());
+    }
+    match asked.iter().find(|&name| !all.contains(name)) {
+        Some(name) => Err(stop::before_start(format!(
+            "no such rabbit test: {name}; there are: {}",
+            all.join(", ")
+        ))),
+        None => Ok(asked.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_does_not_exist_lists_those_that_do() {
+        let all = ["forward-ipv4", "rate-limit"].map(String::from);
+        assert_eq!(chosen(&[], &all).unwrap(), all);
+        assert_eq!(chosen(&all[1..], &all).unwrap(), ["rate-limit"]);
+        let error = chosen(&["rate".to_owned()], &all).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no such rabbit test: rate; there are: forward-ipv4, rate-limit"
+        );
+        assert_eq!(error.downcast_ref::<stop::Stop>().unwrap().status, 2);
+    }
+}
