@@ -20,6 +20,7 @@ impl fmt::Display for Packet<'_> {
         }
         if let Some(arp) = self.arp() {
             write_arp(f, &arp)?;
+            write!(f, ", length {}", self.network().len())?;
         } else if let Some(ip) = self.ip() {
             write_ip(f, self, &ip)?;
         } else if let Some(ethernet) = self.ethernet() {
@@ -48,17 +49,9 @@ impl fmt::Display for Packet<'_> {
 
 fn write_arp(f: &mut fmt::Formatter<'_>, arp: &Arp) -> fmt::Result {
     match arp.operation {
-        1 => write!(
-            f,
-            "ARP, Request who-has {} tell {}, length 28",
-            arp.target_ip, arp.sender_ip
-        ),
-        2 => write!(
-            f,
-            "ARP, Reply {} is-at {}, length 28",
-            arp.sender_ip, arp.sender_mac
-        ),
-        operation => write!(f, "ARP, operation {operation}, length 28"),
+        1 => write!(f, "ARP, Request who-has {} tell {}", arp.target_ip, arp.sender_ip),
+        2 => write!(f, "ARP, Reply {} is-at {}", arp.sender_ip, arp.sender_mac),
+        operation => write!(f, "ARP, operation {operation}"),
     }
 }
 
@@ -146,5 +139,9 @@ fn write_icmp(f: &mut fmt::Formatter<'_>, icmp: &Icmp<'_>) -> fmt::Result {
         (true, 143) => "multicast listener report v2",
         _ => return write!(f, "type {}, code {}", icmp.icmp_type, icmp.code),
     };
-    write!(f, "{name}, code {}", icmp.code)
+    f.write_str(name)?;
+    if icmp.code > 0 {
+        write!(f, ", code {}", icmp.code)?;
+    }
+    Ok(())
 }

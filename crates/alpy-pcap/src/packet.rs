@@ -202,7 +202,8 @@ impl<'a> Packet<'a> {
         &self.frame.bytes()[self.layers.payload.clone()]
     }
 
-    fn network(&self) -> &[u8] {
+    /// The network header and all that follows.
+    pub(crate) fn network(&self) -> &[u8] {
         &self.frame.bytes()[self.layers.network_at..]
     }
 

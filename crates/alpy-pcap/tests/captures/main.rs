@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Captures made by hand: read, damaged, decoded, still being written, and read by tcpdump too.
+
+mod asking;
+mod build;
+mod decoding;
+mod growing;
+mod mutating;
+mod reading;
+mod tcpdump;
