@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Tar archives: how an engine wants to be given files.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -21,6 +22,15 @@ impl Tar {
     /// An archive that lies in a file. It may be compressed with gzip, bzip2 or xz.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
+    }
+}
+
+impl fmt::Display for Tar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::Bytes(bytes) => write!(f, "an archive of {} bytes", bytes.len()),
+            Source::File(path) => path.display().fmt(f),
+        }
     }
 }
 

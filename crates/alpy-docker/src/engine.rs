@@ -1,13 +1,38 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The engine: found, asked, swept.
 
+use std::collections::HashMap;
+use std::env;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Result;
+use bollard::models::{EventMessage, SystemVersion};
+use bollard::query_parameters::{
+    EventsOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
+    WaitContainerOptions,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::{StreamExt, stream};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::discovery::{self, Attempt, Candidate};
+use crate::{Error, Result};
+
+/// How long an engine has to say who it is.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// A container engine: Docker, or one that speaks its language. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine {
+    pub(crate) docker: Docker,
+    pub(crate) request_limit: Duration,
+    info: Arc<EngineInfo>,
+}
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,47 +56,339 @@ impl Engine {
     /// Finds the engine as the Docker CLI does: `DOCKER_HOST`, else the context that `DOCKER_CONTEXT` or
     /// `~/.docker/config.json` names, else the usual sockets, Docker's before Podman's, the first that answers.
     ///
+    /// Cancel safe. Each place has 5 seconds to answer.
+    ///
     /// # Errors
-    /// [`Unreachable`](crate::Error::Unreachable) and [`Denied`](crate::Error::Denied) list what was tried and why each failed.
+    /// [`Unreachable`](Error::Unreachable) and [`Denied`](Error::Denied) list what was tried and why each failed.
     pub async fn connect() -> Result<Self> {
-        unimplemented!()
+        Self::first_of(discovery::candidates(|name| env::var(name).ok())?).await
     }
 
-    /// The engine at an address such as `unix:///run/user/1000/docker.sock`.
+    /// The engine at an address such as `unix:///run/user/1000/docker.sock`. Cancel safe.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub async fn connect_to(_address: &str) -> Result<Self> {
-        unimplemented!()
+    pub async fn connect_to(address: &str) -> Result<Self> {
+        Self::first_of(vec![discovery::candidate("the caller", address)?]).await
     }
 
-    /// Sets how long one request may take: 30 seconds if not set.
-    pub fn request_limit(self, _limit: Duration) -> Self {
-        unimplemented!()
+    async fn first_of(candidates: Vec<Candidate>) -> Result<Self> {
+        let mut tried = Vec::new();
+        let mut denied = None;
+        for candidate in candidates {
+            let reason = match greet(&candidate).await {
+                Ok(engine) => {
+                    tracing::debug!(info = ?engine.info, "connected to the engine");
+                    return Ok(engine);
+                }
+                Err(Greeting::Denied) => {
+                    denied.get_or_insert_with(|| candidate.socket.clone());
+                    "permission denied".to_owned()
+                }
+                Err(Greeting::Useless(reason)) => reason,
+            };
+            let address = format!("{}, unix://{}", candidate.found_by, candidate.socket.display());
+            tried.push(Attempt { address, reason });
+        }
+        Err(match denied {
+            Some(socket) => Error::Denied { socket, tried },
+            None => Error::Unreachable { tried },
+        })
+    }
+
+    /// Sets how long one request may take: 30 seconds if not set. Making images has 10 minutes instead.
+    pub fn request_limit(mut self, limit: Duration) -> Self {
+        self.request_limit = limit;
+        self
     }
 
     /// What the engine said of itself when it was connected.
     pub fn info(&self) -> &EngineInfo {
-        unimplemented!()
+        &self.info
     }
 
-    /// The ids of the containers, running or not, that carry a label: `name` or `name=value`.
-    pub async fn labelled(&self, _label: &str) -> Result<Vec<String>> {
-        unimplemented!()
+    /// The path of its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.info.address.trim_start_matches("unix://").into()
+    }
+
+    /// The ids of the containers, running or not, that carry a label: `name` or `name=value`. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn labelled(&self, label: &str) -> Result<Vec<String>> {
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(HashMap::from([("label".to_owned(), vec![label.to_owned()])])),
+            ..Default::default()
+        };
+        let list = self.docker.list_containers(Some(options));
+        let list = self
+            .ask(&format!("list the containers labelled {label}"), list)
+            .await?;
+        Ok(list.into_iter().filter_map(|container| container.id).collect())
     }
 
     /// Kills and removes all containers that carry a label: `name` or `name=value`. Returns their ids.
-    pub async fn remove_labelled(&self, _label: &str) -> Result<Vec<String>> {
-        unimplemented!()
+    ///
+    /// Cancel safe in that it can be called again.
+    ///
+    /// # Errors
+    /// The first one, after all were tried.
+    pub async fn remove_labelled(&self, label: &str) -> Result<Vec<String>> {
+        let ids = self.labelled(label).await?;
+        let removals = ids.iter().map(|id| self.remove(id));
+        let results: Vec<Result<()>> = stream::iter(removals).buffer_unordered(8).collect().await;
+        results.into_iter().collect::<Result<()>>()?;
+        Ok(ids)
     }
 
-    /// Kills and removes a container by name or id. One that is not there is fine.
-    pub async fn remove(&self, _container: &str) -> Result<()> {
-        unimplemented!()
+    /// Kills and removes a container by name or id. One that is not there is fine. Cancel safe in that it can be called again.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn remove(&self, container: &str) -> Result<()> {
+        check_name("container", container)?;
+        let step = format!("remove container {container}");
+        let options = RemoveContainerOptions {
+            force: true,
+            v: true,
+            link: false,
+        };
+        match self
+            .ask(&step, self.docker.remove_container(container, Some(options)))
+            .await
+        {
+            Ok(()) | Err(Error::Refused { status: 404, .. }) => {}
+            // Somebody else is at it, the engine itself for example: see it through.
+            Err(Error::Refused { status: 409, .. }) => self.wait_removed(container, &step).await?,
+            Err(error) => return Err(error),
+        }
+        tracing::debug!(container, "removed");
+        Ok(())
     }
 
-    /// Waits until a container, named by name or id and started by whomever, is running. No polling.
-    pub async fn wait_running(&self, _container: &str, _within: Duration) -> Result<()> {
-        unimplemented!()
+    async fn wait_removed(&self, container: &str, step: &str) -> Result<()> {
+        let options = WaitContainerOptions {
+            condition: "removed".to_owned(),
+        };
+        let mut answers = pin!(self.docker.wait_container(container, Some(options)));
+        let removed = async {
+            match answers.next().await {
+                // bollard makes an error of an exit code other than 0; here it is good news like any other.
+                None | Some(Ok(_) | Err(bollard::errors::Error::DockerContainerWaitError { .. })) => Ok(()),
+                Some(Err(error)) => Err(error),
+            }
+        };
+        match self.ask(step, removed).await {
+            Err(Error::Refused { status: 404, .. }) => Ok(()),
+            other => other,
+        }
     }
+
+    /// Waits until a container, named by name or id and started by whomever, is running. It need not exist yet. Cancel safe.
+    ///
+    /// There is no polling: the engine is asked once, and then again at each start that it reports. It replays the starts of
+    /// before the question, so none falls between.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], or those of the engine.
+    pub async fn wait_running(&self, container: &str, within: Duration) -> Result<()> {
+        check_name("container", container)?;
+        let step = format!("wait until container {container} runs");
+        let mut events = pin!(self.events(container, &["start"]));
+        let running = async {
+            loop {
+                let inspected = self
+                    .docker
+                    .inspect_container(container, None::<InspectContainerOptions>);
+                match self.ask(&step, inspected).await {
+                    Ok(answer) if answer.state.as_ref().and_then(|state| state.running) == Some(true) => {
+                        return Ok(());
+                    }
+                    Ok(_) | Err(Error::Refused { status: 404, .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                match events.next().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(translate(&step, error)),
+                    None => {
+                        return Err(Error::Lost {
+                            step: step.clone(),
+                            reason: "the events ended".to_owned(),
+                        });
+                    }
+                }
+            }
+        };
+        timeout(within, running).await.unwrap_or_else(|_| {
+            Err(Error::Timeout {
+                step: step.clone(),
+                after: within,
+            })
+        })
+    }
+
+    /// What happens to one container from its creation on. The engine keeps the latest events and replays those it has, so
+    /// nothing is lost between the happening and the question. The stream is lazy: it asks when first polled.
+    pub(crate) fn events(
+        &self,
+        container: &str,
+        kinds: &[&str],
+    ) -> impl futures_util::Stream<Item = Result<EventMessage, bollard::errors::Error>> + use<> {
+        let filter = |name: &str, values: &[&str]| {
+            (
+                name.to_owned(),
+                values.iter().copied().map(str::to_owned).collect(),
+            )
+        };
+        let filters = [
+            filter("type", &["container"]),
+            filter("container", &[container]),
+            filter("event", kinds),
+        ];
+        self.docker.events(Some(EventsOptions {
+            // Second 1 of 1970, whatever the engine's clock says.
+            since: Some("1".to_owned()),
+            until: None,
+            filters: Some(HashMap::from(filters)),
+        }))
+    }
+
+    /// One request, within the limit for requests.
+    pub(crate) async fn ask<T>(
+        &self,
+        step: &str,
+        request: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        ask_within(self.request_limit, step, request).await
+    }
+}
+
+/// One request, within a limit.
+pub(crate) async fn ask_within<T>(
+    limit: Duration,
+    step: &str,
+    request: impl Future<Output = Result<T, bollard::errors::Error>>,
+) -> Result<T> {
+    match timeout(limit, request).await {
+        Ok(answer) => answer.map_err(|error| translate(step, error)),
+        Err(_) => Err(Error::Timeout {
+            step: step.to_owned(),
+            after: limit,
+        }),
+    }
+}
+
+/// An error of bollard's as one of ours.
+pub(crate) fn translate(step: &str, error: bollard::errors::Error) -> Error {
+    use bollard::errors::Error as Theirs;
+    let step = step.to_owned();
+    match error {
+        Theirs::DockerResponseServerError { status_code, message } => Error::Refused {
+            step,
+            status: status_code,
+            reason: message.trim().to_owned(),
+        },
+        Theirs::DockerStreamError { error } => Error::Refused {
+            step,
+            status: 200,
+            reason: error.trim().to_owned(),
+        },
+        other => Error::Lost {
+            step,
+            reason: chain(&other),
+        },
+    }
+}
+
+/// An error's text with that of its sources, each once: hyper's own says no more than "client error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// Refuses a name that would change the request's path.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        what,
+        value: name.to_owned(),
+        why: "a letter or digit must come first, then letters, digits and any of _.-",
+    })
+}
+
+/// Why a socket is of no use.
+enum Greeting {
+    Denied,
+    Useless(String),
+}
+
+/// Connects and asks who is there.
+async fn greet(candidate: &Candidate) -> Result<Engine, Greeting> {
+    let Candidate { socket, found_by } = candidate;
+    let useless = |reason: String| Greeting::Useless(reason);
+    let silent = |_| Greeting::Useless(format!("no answer within {GREETING_LIMIT:?}"));
+    // A plain connection first: its error is an io::Error with a kind, where bollard's is prose.
+    match timeout(GREETING_LIMIT, UnixStream::connect(socket))
+        .await
+        .map_err(silent)?
+    {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(Greeting::Denied),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(useless("no such socket".to_owned()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return Err(useless("nothing listens there".to_owned()));
+        }
+        Err(error) => return Err(useless(error.to_string())),
+    }
+    timeout(GREETING_LIMIT, introduce(socket, found_by))
+        .await
+        .map_err(silent)?
+        .map_err(|error| useless(chain(&error)))
+}
+
+async fn introduce(socket: &Path, found_by: &str) -> Result<Engine, bollard::errors::Error> {
+    // bollard's own time-out is for the answer's head alone, in whole seconds: ours is what counts.
+    const NEVER_SECONDS: u64 = 86_400;
+    let docker = Docker::connect_with_unix(&socket.to_string_lossy(), NEVER_SECONDS, API_DEFAULT_VERSION)?;
+    let version = docker.version().await?;
+    // bollard 0.21 does not send the version; the next one does, and an old engine then refuses what is too new for it.
+    let docker = docker.negotiate_version().await?;
+    let security = docker.info().await?.security_options.unwrap_or_default();
+    let info = EngineInfo {
+        address: format!("unix://{}", socket.display()),
+        found_by: found_by.to_owned(),
+        podman: is_podman(&version),
+        version: version.version.unwrap_or_default(),
+        api_version: version.api_version.unwrap_or_default(),
+        rootless: security
+            .iter()
+            .any(|option| option == "name=rootless" || option == "rootless"),
+    };
+    Ok(Engine {
+        docker,
+        request_limit: Duration::from_secs(30),
+        info: Arc::new(info),
+    })
+}
+
+fn is_podman(version: &SystemVersion) -> bool {
+    let components = version.components.iter().flatten();
+    components
+        .into_iter()
+        .any(|component| component.name.to_ascii_lowercase().contains("podman"))
 }

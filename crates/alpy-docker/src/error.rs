@@ -104,11 +104,18 @@ pub enum Error {
         name: String,
     },
 
-    /// There is no such container (any more).
-    #[error("there is no container {name:?}")]
-    ContainerAbsent {
-        /// The name or id.
-        name: String,
+    /// Only a running container can do this, and this one is not running, or gone.
+    #[error("container {container} is not running")]
+    NotRunning {
+        /// The container's id.
+        container: String,
+    },
+
+    /// The container has no standard input, or it was closed.
+    #[error("container {container} has no standard input, or it was closed; remedy: Container::stdin()")]
+    NoStdin {
+        /// The container's id.
+        container: String,
     },
 
     /// The container was created and cannot start. It is removed again.
@@ -125,6 +132,15 @@ pub enum Error {
     /// A command in a container ended with another status than 0.
     #[error(transparent)]
     Failed(#[from] Box<Failure>),
+
+    /// A container ended before it had written what was waited for.
+    #[error("waited for {waited_for:?} in the output, and {failure}")]
+    EndedEarly {
+        /// The text.
+        waited_for: String,
+        /// How it ended and what it wrote.
+        failure: Box<Failure>,
+    },
 
     /// A step took longer than it may.
     #[error("timed out after {after:?}: {step}")]

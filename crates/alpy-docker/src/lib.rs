@@ -28,13 +28,16 @@
 
 mod archive;
 mod container;
+mod create;
 mod discovery;
 mod engine;
 mod error;
+mod exec;
 mod image;
 mod output;
 mod running;
 mod status;
+mod watch;
 
 pub use archive::{Archive, Tar};
 pub use container::Container;

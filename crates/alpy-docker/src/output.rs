@@ -54,7 +54,7 @@ impl Output {
         if self.status.success() {
             Ok(self)
         } else {
-            Err(Box::new(Failure { output: self }).into())
+            Err(Box::new(Failure::new(self)).into())
         }
     }
 }
@@ -66,6 +66,10 @@ pub struct Failure {
 }
 
 impl Failure {
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output }
+    }
+
     /// All that is known of it.
     pub fn output(&self) -> &Output {
         &self.output

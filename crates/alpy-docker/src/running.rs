@@ -1,100 +1,461 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A container in the background.
 
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
+use bollard::query_parameters::{
+    AttachContainerOptions, InspectContainerOptions, KillContainerOptions, StartContainerOptions,
+    UploadToContainerOptions,
+};
 use bytes::Bytes;
+use futures_util::{StreamExt, TryFutureExt};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
-use crate::{Container, Engine, ExitStatus, Output, Result};
+use crate::create::{Guard, create};
+use crate::exec::exec;
+use crate::output::tail;
+use crate::watch::{EVENTS, Events, Life, Watch};
+use crate::{Archive, Container, Engine, Error, ExitStatus, Failure, Output, Result};
+
+/// How long the last of the output may take to come after the end of a container. A process that the container's first one
+/// left behind, in a shared process namespace, can hold the output open for ever.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(3);
 
 /// A container in the background.
 ///
-/// Dropping it removes the container without waiting for that: the safety net. The proper end is [`stop`](Self::stop) or
-/// [`remove`](Self::remove).
-#[derive(Debug)]
-pub struct Running {}
+/// Dropping it removes the container without waiting for that: the safety net. The proper end is [`remove`](Self::remove).
+pub struct Running {
+    engine: Engine,
+    image: String,
+    argv: Vec<String>,
+    auto_remove: bool,
+    stdin: Mutex<Option<Stdin>>,
+    watch: Watch,
+    guard: Guard,
+}
 
-pub(crate) async fn run(_spec: Container, _engine: &Engine) -> Result<Output> {
-    unimplemented!()
+type Stdin = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// Starts a container, waits for its end and its removal.
+pub(crate) async fn run(spec: Container, engine: &Engine) -> Result<Output> {
+    let limit = spec.time_limit;
+    let deadline = Instant::now() + limit;
+    let step = format!("start {:?} in a container of image {}", spec.argv(), spec.image);
+    let running = match timeout_at(deadline, Running::start(spec, engine)).await {
+        Ok(running) => running?,
+        Err(_) => return Err(Error::Timeout { step, after: limit }),
+    };
+    let output = running.ended(deadline, limit).await;
+    let removed = running.remove().await;
+    let output = output?;
+    removed?;
+    Ok(output)
 }
 
 impl Running {
-    pub(crate) async fn start(_spec: Container, _engine: &Engine) -> Result<Self> {
-        unimplemented!()
+    pub(crate) async fn start(spec: Container, engine: &Engine) -> Result<Self> {
+        let guard = create(engine, &spec).await?;
+        match Self::start_created(&spec, engine, guard.id()).await {
+            Ok((watch, stdin)) => Ok(Self {
+                engine: engine.clone(),
+                argv: spec.argv(),
+                image: spec.image,
+                auto_remove: spec.auto_remove,
+                stdin: Mutex::new(stdin),
+                watch,
+                guard,
+            }),
+            Err(error) => {
+                undo(engine, guard).await;
+                Err(error)
+            }
+        }
     }
 
-    /// The engine's id of it.
+    /// Watches and attaches, then starts. Nothing can then be missed, however short the container's life: the stream of events
+    /// is known to be open, because it has told of the creation.
+    async fn start_created(spec: &Container, engine: &Engine, id: &str) -> Result<(Watch, Option<Stdin>)> {
+        let step = |what: &str| format!("{what} a container of image {}", spec.image);
+        let mut events: Events = Box::pin(engine.events(id, &EVENTS));
+        let first = async { events.next().await.unwrap_or_else(|| Err(closed())) };
+        let options = AttachContainerOptions {
+            stream: true,
+            stdin: spec.stdin,
+            stdout: true,
+            stderr: true,
+            ..Default::default()
+        };
+        let attached = engine.docker.attach_container(id, Some(options));
+        let (watch, attach) = (step("watch"), step("attach to"));
+        let (_, attached) = tokio::try_join!(engine.ask(&watch, first), engine.ask(&attach, attached))?;
+        let watch = Watch::new(events, attached.output, spec.sink.clone());
+        let started = engine.docker.start_container(id, None::<StartContainerOptions>);
+        match engine.ask(&step("start"), started).await {
+            Ok(()) => {}
+            Err(Error::Refused { reason, .. }) => {
+                return Err(Error::StartFailed {
+                    image: spec.image.clone(),
+                    argv: spec.argv(),
+                    reason,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        tracing::debug!(id, image = spec.image, argv = ?spec.argv(), "started a container");
+        Ok((watch, spec.stdin.then_some(attached.input)))
+    }
+
+    /// The engine's id of it, to share its namespaces with: [`Container::network_of`], [`Container::pid_of`].
     pub fn id(&self) -> &str {
-        unimplemented!()
+        self.guard.id()
     }
 
-    /// The process id of its first process, seen from the engine's host.
+    /// The process id of its first process as the engine's host sees it, for `nsenter --target`. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], or those of the engine.
     pub async fn pid(&self) -> Result<u32> {
-        unimplemented!()
+        let inspected = self
+            .engine
+            .docker
+            .inspect_container(self.id(), None::<InspectContainerOptions>);
+        let answer = self.engine.ask("inspect a container", inspected).await;
+        let pid = answer
+            .map_err(|error| self.or_not_running(error))?
+            .state
+            .and_then(|state| state.pid);
+        let pid = pid
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|&pid| pid != 0);
+        pid.ok_or_else(|| self.not_running())
     }
 
     /// What it wrote to standard output so far.
     pub fn stdout(&self) -> Bytes {
-        unimplemented!()
+        self.watch.log().stdout.bytes()
     }
 
     /// What it wrote to standard error so far.
     pub fn stderr(&self) -> Bytes {
-        unimplemented!()
+        self.watch.log().stderr.bytes()
     }
 
     /// How it ended, if it has.
     pub fn status(&self) -> Option<ExitStatus> {
-        unimplemented!()
+        self.watch.life.borrow().ended
     }
 
     /// Waits for its end and for the last of its output. Cancel safe.
-    pub async fn wait(&self, _within: Duration) -> Result<Output> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] with the tail of the output (the container runs on), [`Error::Lost`] if the engine goes away.
+    pub async fn wait(&self, within: Duration) -> Result<Output> {
+        self.ended(Instant::now() + within, within).await
     }
 
-    /// Waits until standard output and error, taken as one text, contain `text`. Cancel safe.
-    pub async fn wait_output(&self, _text: &str, _within: Duration) -> Result<()> {
-        unimplemented!()
+    /// Waits until it has written a text, to standard output or standard error. What it wrote before the call counts. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// [`Error::EndedEarly`] if it ends without, [`Error::Timeout`] with the tail of the output.
+    pub async fn wait_output(&self, text: &str, within: Duration) -> Result<()> {
+        let (mut stdout_from, mut stderr_from) = (0, 0);
+        let mut found = false;
+        let step = format!("wait for {text:?} in the output of {:?}", self.argv);
+        self.until(Instant::now() + within, within, &step, |life| {
+            let log = self.watch.log();
+            let needle = text.as_bytes();
+            found = log.stdout.find(needle, &mut stdout_from) || log.stderr.find(needle, &mut stderr_from);
+            found || (life.ended.is_some() && life.silent)
+        })
+        .await?;
+        match self.status() {
+            Some(status) if !found => {
+                let failure = Box::new(Failure::new(self.output(status)));
+                Err(Error::EndedEarly {
+                    waited_for: text.to_owned(),
+                    failure,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Sends a signal, such as `SIGHUP`. One that has already ended is fine.
-    pub async fn kill(&self, _signal: &str) -> Result<()> {
-        unimplemented!()
+    /// Sends a signal by name, such as `SIGHUP`. If it has already ended, nothing happens. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that is no signal's, or those of the engine.
+    pub async fn kill(&self, signal: &str) -> Result<()> {
+        signal.parse::<Signal>().map_err(|_| Error::Invalid {
+            what: "signal",
+            value: signal.to_owned(),
+            why: "a name as in signal(7) is wanted, such as SIGTERM",
+        })?;
+        let options = KillContainerOptions {
+            signal: signal.to_owned(),
+        };
+        let step = format!("send {signal} to {:?}", self.argv);
+        match self
+            .engine
+            .ask(&step, self.engine.docker.kill_container(self.id(), Some(options)))
+            .await
+        {
+            Ok(())
+            | Err(Error::Refused {
+                status: 404 | 409, ..
+            }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Sends a signal, such as `SIGTERM`, waits for the end, and after `grace` kills it. Returns what it wrote and how it
-    /// ended: 143 for a process that SIGTERM ended, 137 for one that had to be killed.
-    pub async fn stop(&self, _signal: &str, _grace: Duration) -> Result<Output> {
-        unimplemented!()
+    /// Sends a signal by name, such as `SIGTERM`, waits for the end, and kills it when `grace` is over. Returns what it wrote
+    /// and how it ended: as a rule 143 if SIGTERM ended it, 137 if it had to be killed. One that has ended is fine.
+    ///
+    /// Note that the kernel drops signals to the first process of a process namespace that has no handler for them: such a
+    /// command ends by SIGKILL only, or needs [`Container::init`] or [`Container::pid_of`].
+    ///
+    /// Cancel safe in that it can be called again.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if even SIGKILL does not end it, or those of the engine.
+    pub async fn stop(&self, signal: &str, grace: Duration) -> Result<Output> {
+        self.kill(signal).await?;
+        match self.wait(grace).await {
+            Err(Error::Timeout { .. }) => {
+                tracing::debug!(id = self.id(), signal, ?grace, "still there: kill it");
+                self.kill("SIGKILL").await?;
+                self.wait(self.engine.request_limit).await
+            }
+            other => other,
+        }
     }
 
-    /// Kills it if it runs, and removes it. Returns when the engine no longer knows it. One that is gone is fine.
-    pub async fn remove(self) -> Result<()> {
-        unimplemented!()
+    /// Kills it if it runs, and removes it. When this returns the engine no longer knows it. One that is gone is fine.
+    ///
+    /// Not cancel safe: dropping the future leaves the removal to the background.
+    ///
+    /// # Errors
+    /// Those of the engine. The removal is then tried once more in the background.
+    pub async fn remove(mut self) -> Result<()> {
+        let limit = self.engine.request_limit;
+        let life = self.watch.life.borrow().clone();
+        let by_engine = self.auto_remove && life.ended.is_some();
+        // After its end the engine removes it by itself; asking as well would only be in its way.
+        let gone = by_engine
+            && self
+                .until(Instant::now() + limit, limit, "see a container removed", |life| {
+                    life.removed
+                })
+                .await
+                .is_ok();
+        if !gone {
+            self.engine.remove(self.id()).await?;
+        }
+        self.guard.disarm();
+        Ok(())
     }
 
-    /// Writes a file into it, at an absolute path whose folder exists.
-    pub async fn copy_in(&self, _path: &str, _content: &[u8], _mode: u32) -> Result<()> {
-        unimplemented!()
+    /// Writes a file into it, owned by root, at an absolute path whose folder exists. Not below a tmpfs: the engine writes to
+    /// the layer underneath. Not cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a path that is not absolute or too long, or those of the engine.
+    pub async fn copy_in(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
+        let invalid = || Error::Invalid {
+            what: "path in the container",
+            value: path.to_owned(),
+            why: "it must be absolute and name a file",
+        };
+        let (folder, name) = path
+            .rsplit_once('/')
+            .filter(|_| path.starts_with('/'))
+            .ok_or_else(invalid)?;
+        if name.is_empty() || name == ".." {
+            return Err(invalid());
+        }
+        let archive = Archive::new().file(name, mode, content)?.finish();
+        let options = UploadToContainerOptions {
+            path: format!("{folder}/"),
+            ..Default::default()
+        };
+        let body = bollard::body_full(archive.into());
+        let uploaded = self
+            .engine
+            .docker
+            .upload_to_container(self.id(), Some(options), body);
+        self.engine
+            .ask(&format!("copy {path} into a container"), uploaded)
+            .await
+            .map_err(|error| match error {
+                Error::Refused {
+                    status: 404, reason, ..
+                } if reason.contains("No such container") => self.not_running(),
+                other => other,
+            })
     }
 
-    /// Runs a further command in it, to its end.
+    /// Runs a further command in it, to its end, with the same rights as the first. Not cancel safe: the command runs on.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::Timeout`] with the tail of the output (the command runs on), or those of the engine.
     pub async fn exec<I: IntoIterator<Item: Into<String>>>(
         &self,
-        _argv: I,
-        _within: Duration,
+        argv: I,
+        within: Duration,
     ) -> Result<Output> {
-        unimplemented!()
+        let argv: Vec<String> = argv.into_iter().map(Into::into).collect();
+        let result = exec(&self.engine, self.id(), &self.image, argv, within).await;
+        result.map_err(|error| self.or_not_running(error))
     }
 
-    /// Writes to its standard input, which [`Container::stdin`] gave it.
-    pub async fn write_stdin(&self, _bytes: &[u8]) -> Result<()> {
-        unimplemented!()
+    /// Writes to its standard input, which [`Container::stdin`] gave it. Not cancel safe: a part may be written.
+    ///
+    /// # Errors
+    /// [`Error::NoStdin`] if it has none or it was closed, [`Error::Timeout`] if it does not read, [`Error::Lost`].
+    pub async fn write_stdin(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdin = self.stdin.lock().await;
+        let stdin = stdin.as_mut().ok_or_else(|| self.no_stdin())?;
+        let written = async {
+            stdin.write_all(bytes).await?;
+            stdin.flush().await
+        };
+        self.on_stdin("write to", written).await
     }
 
-    /// Closes its standard input: it reads end of file.
+    /// Closes its standard input: it reads end of file. Not cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::NoStdin`] if it has none or it was closed before, [`Error::Lost`].
     pub async fn close_stdin(&self) -> Result<()> {
-        unimplemented!()
+        let mut stdin = self.stdin.lock().await.take().ok_or_else(|| self.no_stdin())?;
+        self.on_stdin("close", stdin.shutdown()).await
     }
+
+    async fn on_stdin(&self, verb: &str, io: impl Future<Output = io::Result<()>>) -> Result<()> {
+        let step = format!("{verb} the standard input of {:?}", self.argv);
+        self.engine.ask(&step, io.map_err(Into::into)).await
+    }
+
+    async fn ended(&self, deadline: Instant, limit: Duration) -> Result<Output> {
+        let step = format!(
+            "wait for the end of {:?} in a container of image {}",
+            self.argv, self.image
+        );
+        self.until(deadline, limit, &step, |life| life.ended.is_some())
+            .await?;
+        let silent = Instant::now() + OUTPUT_LIMIT;
+        if let Err(error) = self
+            .until(silent, OUTPUT_LIMIT, "read the last of the output", |life| {
+                life.silent
+            })
+            .await
+        {
+            tracing::debug!(id = self.id(), %error, "the output may be incomplete");
+        }
+        let status = self.status().ok_or_else(|| self.not_running())?;
+        Ok(self.output(status))
+    }
+
+    /// Waits for something in the container's life.
+    async fn until(
+        &self,
+        deadline: Instant,
+        limit: Duration,
+        step: &str,
+        mut done: impl FnMut(&Life) -> bool,
+    ) -> Result<()> {
+        let mut life = self.watch.life.clone();
+        let lost = |reason: String| Error::Lost {
+            step: step.to_owned(),
+            reason,
+        };
+        let reached = timeout_at(deadline, life.wait_for(|life| done(life) || life.lost.is_some())).await;
+        match reached {
+            Ok(Ok(life)) => match &life.lost {
+                Some(reason) if !done(&life) => Err(lost(reason.clone())),
+                _ => Ok(()),
+            },
+            Ok(Err(_)) => Err(lost(
+                "its watcher ended; did the function given to on_output panic?".to_owned(),
+            )),
+            Err(_) => {
+                let log = self.watch.log();
+                let tails = tail("stdout", &log.stdout.bytes()) + &tail("stderr", &log.stderr.bytes());
+                Err(Error::Timeout {
+                    step: format!("{step}{tails}"),
+                    after: limit,
+                })
+            }
+        }
+    }
+
+    fn output(&self, status: ExitStatus) -> Output {
+        let log = self.watch.log();
+        Output {
+            image: self.image.clone(),
+            argv: self.argv.clone(),
+            status,
+            stdout: log.stdout.bytes(),
+            stderr: log.stderr.bytes(),
+        }
+    }
+
+    fn no_stdin(&self) -> Error {
+        Error::NoStdin {
+            container: self.id().to_owned(),
+        }
+    }
+
+    fn not_running(&self) -> Error {
+        Error::NotRunning {
+            container: self.id().to_owned(),
+        }
+    }
+
+    /// The engine's answer to what only a running container can do.
+    fn or_not_running(&self, error: Error) -> Error {
+        match error {
+            Error::Refused {
+                status: 404 | 409, ..
+            } => self.not_running(),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("id", &self.id())
+            .field("image", &self.image)
+            .field("argv", &self.argv)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Removes what was created and could not start.
+async fn undo(engine: &Engine, mut guard: Guard) {
+    match engine.remove(guard.id()).await {
+        Ok(()) => guard.disarm(),
+        Err(error) => {
+            tracing::debug!(%error, "cannot remove a container that did not start: once more in the background")
+        }
+    }
+}
+
+/// The stream of events closed before it said anything.
+fn closed() -> bollard::errors::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the engine ended the stream of events",
+    )
+    .into()
 }

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! From a [`Container`] to a container that exists, with its guard.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, DeviceMapping, HostConfig, Mount, MountType};
+use bollard::query_parameters::CreateContainerOptions;
+use tracing::Instrument;
+
+use crate::container::Bind;
+use crate::engine::check_name;
+use crate::image::check_image;
+use crate::{Container, Engine, Error, Result};
+
+/// Creates the container. The request is a task of its own, so that when the caller goes away in the middle of it, the
+/// container that still comes into being has a guard all the same.
+pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
+    check(spec)?;
+    let (image, name) = (spec.image.clone(), spec.name.clone());
+    let body = body(spec);
+    let owned = engine.clone();
+    let task = async move {
+        let step = format!("create a container of image {image}");
+        let options = CreateContainerOptions {
+            name: name.clone(),
+            platform: String::new(),
+        };
+        match owned
+            .ask(&step, owned.docker.create_container(Some(options), body))
+            .await
+        {
+            Ok(answer) => Ok(Guard::new(&owned, answer.id)),
+            Err(Error::Refused {
+                status: 404, reason, ..
+            }) if reason.to_lowercase().contains("image") => Err(Error::ImageAbsent { image }),
+            // Docker says 409, Podman 500.
+            Err(Error::Refused { reason, .. }) if reason.contains("already in use") => {
+                Err(Error::NameTaken {
+                    name: name.unwrap_or_default(),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    };
+    let guard = tokio::spawn(task.in_current_span()).await;
+    guard.unwrap_or_else(|error| {
+        Err(Error::Lost {
+            step: "create a container".to_owned(),
+            reason: error.to_string(),
+        })
+    })
+}
+
+fn check(spec: &Container) -> Result<()> {
+    check_image(&spec.image)?;
+    if let Some(name) = &spec.name {
+        check_name("container name", name)?;
+    }
+    let paths = spec
+        .binds
+        .iter()
+        .flat_map(|bind| [&bind.source, &bind.target])
+        .chain(&spec.devices);
+    match paths.into_iter().find(|path| !path.is_absolute()) {
+        None => Ok(()),
+        Some(path) => Err(Error::Invalid {
+            what: "path",
+            value: path.display().to_string(),
+            why: "it must be absolute",
+        }),
+    }
+}
+
+/// The body of the request, see `ContainerCreate` in the Docker Engine API.
+fn body(spec: &Container) -> ContainerCreateBody {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let device = |path: &PathBuf| DeviceMapping {
+        path_on_host: Some(text(path)),
+        path_in_container: Some(text(path)),
+        cgroup_permissions: Some("rwm".to_owned()),
+    };
+    // A mount of type bind wants its source to exist; the older `Binds` makes an empty folder instead.
+    let mount = |bind: &Bind| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(text(&bind.source)),
+        target: Some(text(&bind.target)),
+        read_only: Some(bind.read_only),
+        ..Default::default()
+    };
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        entrypoint: spec.entrypoint.clone(),
+        cmd: spec.command.clone(),
+        env: Some(spec.env.clone()),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        user: spec.user.clone(),
+        working_dir: spec.working_dir.clone(),
+        attach_stdin: Some(spec.stdin),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(spec.stdin),
+        stdin_once: Some(spec.stdin),
+        host_config: Some(HostConfig {
+            auto_remove: Some(spec.auto_remove),
+            network_mode: Some(spec.network.clone()),
+            pid_mode: spec.pid_mode.clone(),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(spec.capabilities.clone()),
+            security_opt: (!spec.new_privileges).then(|| vec!["no-new-privileges".to_owned()]),
+            devices: Some(spec.devices.iter().map(device).collect()),
+            mounts: Some(spec.binds.iter().map(mount).collect()),
+            tmpfs: Some(
+                spec.tmpfs
+                    .iter()
+                    .map(|path| (path.clone(), String::new()))
+                    .collect(),
+            ),
+            readonly_rootfs: Some(spec.read_only_root),
+            init: Some(spec.init),
+            memory: spec.memory_mib.map(|mib| i64::from(mib) << 20),
+            pids_limit: spec.processes.map(i64::from),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Sees to it that a container that exists is removed, whatever becomes of the one who holds it.
+///
+/// Dropping it neither blocks nor needs a runtime, which may be ending at that moment: a thread sends the one request.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    socket: PathBuf,
+    id: String,
+    armed: bool,
+}
+
+impl Guard {
+    fn new(engine: &Engine, id: String) -> Self {
+        Self {
+            socket: engine.socket(),
+            id,
+            armed: true,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The container is gone: nothing to do any more.
+    pub(crate) fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let (socket, id) = (std::mem::take(&mut self.socket), std::mem::take(&mut self.id));
+        tracing::debug!(id, "a container was dropped: remove it in the background");
+        let remove = move || match remove_now(&socket, &id) {
+            Ok(answer) => tracing::debug!(id, answer, "asked the engine to remove a dropped container"),
+            Err(error) => tracing::debug!(id, %error, "cannot remove a dropped container"),
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("alpy-remove".to_owned())
+            .spawn(remove)
+        {
+            tracing::debug!(%error, "cannot start a thread to remove a dropped container");
+        }
+    }
+}
+
+/// The request to remove a container, in plain HTTP. Returns the first line of the answer.
+fn remove_now(socket: &Path, id: &str) -> io::Result<String> {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let mut engine = UnixStream::connect(socket)?;
+    engine.set_read_timeout(Some(LIMIT))?;
+    engine.set_write_timeout(Some(LIMIT))?;
+    let request =
+        format!("DELETE /containers/{id}?force=1&v=1 HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n");
+    engine.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    engine.take(4096).read_to_string(&mut answer)?;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}

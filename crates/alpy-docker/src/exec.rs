@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A further command in a running container.
+
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error as EngineError;
+use bollard::exec::StartExecResults;
+use bollard::models::ExecConfig;
+use futures_util::TryStreamExt;
+
+use crate::engine::ask_within;
+use crate::output::tail;
+use crate::{Engine, Error, ExitStatus, Output, Result};
+
+pub(crate) async fn exec(
+    engine: &Engine,
+    container: &str,
+    image: &str,
+    argv: Vec<String>,
+    within: Duration,
+) -> Result<Output> {
+    let step = format!("run {argv:?} in a running container");
+    let config = ExecConfig {
+        cmd: Some(argv.clone()),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        ..Default::default()
+    };
+    let id = engine
+        .ask(&step, engine.docker.create_exec(container, config))
+        .await?
+        .id;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let ran = async {
+        let StartExecResults::Attached { mut output, .. } = engine.docker.start_exec(&id, None).await? else {
+            return Ok(());
+        };
+        while let Some(chunk) = output.try_next().await? {
+            match chunk {
+                LogOutput::StdErr { message } => stderr.extend_from_slice(&message),
+                other => stdout.extend_from_slice(&other.into_bytes()),
+            }
+        }
+        Ok::<(), EngineError>(())
+    };
+    let ran = ask_within(within, &step, ran).await;
+    if let Err(Error::Timeout { step, after }) = ran {
+        let step = format!("{step}{}{}", tail("stdout", &stdout), tail("stderr", &stderr));
+        return Err(Error::Timeout { step, after });
+    }
+    ran?;
+    let code = engine
+        .ask(&step, engine.docker.inspect_exec(&id))
+        .await?
+        .exit_code;
+    let code = code.ok_or_else(|| Error::Lost {
+        step,
+        reason: "the engine does not know its exit code".to_owned(),
+    })?;
+    Ok(Output {
+        image: image.to_owned(),
+        argv,
+        status: ExitStatus::new(code),
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+    })
+}
