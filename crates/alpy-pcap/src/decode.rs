@@ -157,11 +157,9 @@ impl Layers {
         if behind_the_first || !extensions_are_whole {
             return;
         }
-        if let Some((transport, payload_len)) = transport(ip.ip_number, ip.payload) {
+        if let Some((transport, payload)) = transport(ip.ip_number, ip.payload) {
             self.transport = transport;
-            self.payload = payload_len;
-            self.payload.start += start;
-            self.payload.end += start;
+            self.payload = start + payload.start..start + payload.end;
         }
     }
 }

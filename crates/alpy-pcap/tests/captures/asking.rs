@@ -7,10 +7,10 @@ use tempfile::TempDir;
 use crate::build::{File, file_of, zoo};
 
 fn capture(bytes: &[u8]) -> (TempDir, Capture) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a directory is made");
     let path = dir.path().join("link0.pcap");
-    std::fs::write(&path, bytes).unwrap();
-    let capture = Capture::open(&path).unwrap();
+    std::fs::write(&path, bytes).expect("the capture is written");
+    let capture = Capture::open(&path).expect("the header is right");
     assert_eq!(capture.path(), path);
     (dir, capture)
 }

@@ -127,7 +127,8 @@ fn does_not_take_other_messages_for_echoes() {
 
 #[test]
 fn decodes_udp_without_the_padding() {
-    let padded = [ipv4(64, UDP, &udp(4000, 5000, b"data")), vec![0; 14]].concat();
+    let udp_bytes = udp(4000, 5000, b"data");
+    let padded = [ipv4(64, UDP, &udp_bytes), vec![0; 14]].concat();
     let packet = decode(ethernet(IPV4, &padded));
     let udp = packet.udp().unwrap();
     assert_eq!(
@@ -136,6 +137,16 @@ fn decodes_udp_without_the_padding() {
     );
     assert_eq!(packet.payload(), b"data");
     assert!(packet.tcp().is_none() && packet.icmp().is_none());
+
+    // The datagram says itself where it ends, even if the IP packet goes on.
+    let surplus = [udp_bytes, b"surplus".to_vec()].concat();
+    assert_eq!(
+        decode(ethernet(IPV4, &ipv4(64, UDP, &surplus)))
+            .udp()
+            .unwrap()
+            .payload,
+        b"data"
+    );
 }
 
 #[test]
