@@ -51,7 +51,7 @@ impl From<Vec<u8>> for Tar {
 ///     .file("bin/hello", 0o755, b"#!/bin/sh\necho hello\n")?
 ///     .symlink("bin/hi", "hello")?;
 /// let tar: Tar = root.finish().into();
-/// # alpy_docker::Result::Ok(())
+/// # Ok::<(), alpy_docker::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Archive {

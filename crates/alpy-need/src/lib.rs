@@ -67,6 +67,39 @@ pub fn tcpdump() -> Check {
     program("tcpdump", "tcpdump")
 }
 
+/// A busybox that needs no other file, so that it runs in an image made of it alone. [`busybox_path`] says where.
+pub fn busybox() -> Check {
+    busybox_path()
+        .map(drop)
+        .ok_or_else(|| "no static busybox is in PATH; remedy: sudo apt-get install busybox-static".to_owned())
+}
+
+/// Where the static busybox is.
+pub fn busybox_path() -> Option<PathBuf> {
+    find("busybox").filter(|file| std::fs::read(file).is_ok_and(|program| is_static(&program)))
+}
+
+/// A 64-bit ELF program whose program headers, see elf(5), name no interpreter.
+fn is_static(program: &[u8]) -> bool {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, size: usize| {
+        let bytes = program.get(at..at + size)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |sum, &byte| sum << 8 | u64::from(byte)),
+        )
+    };
+    let headers = || {
+        let (start, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+        (0..count)
+            .map(|i| number(usize::try_from(start + i * size).ok()?, 4))
+            .collect::<Option<Vec<u64>>>()
+    };
+    program.starts_with(b"\x7fELF\x02\x01") && headers().is_some_and(|kinds| !kinds.contains(&PT_INTERP))
+}
+
 /// A Docker engine that accepts connections on the socket that `DOCKER_HOST` names, else on the usual one.
 pub fn docker() -> Check {
     let host = env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
