@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Settings of a console before it starts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+use tracing::Instrument;
+
+use crate::console::Inner;
+use crate::shared::{Shared, drain};
+use crate::transcript::Transcript;
+use crate::{Console, Error};
+
+/// Settings of a console; made by [`Console::builder`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    transcript: Option<PathBuf>,
+    window_bytes: usize,
+    send_deadline: Duration,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            transcript: None,
+            window_bytes: 4 << 20,
+            send_deadline: Duration::from_secs(10),
+        }
+    }
+
+    /// Records every byte into this directory, which is made if need be; by default nothing is recorded.
+    ///
+    /// - `console.log` is for people: lines received begin with `< `, lines sent with `> `, control characters and bytes that
+    ///   are not UTF-8 are shown as escapes (`\x1b`), a backslash is doubled. A line that the other direction interrupts goes
+    ///   on in the next one.
+    /// - `console.raw` holds the bytes received, exactly.
+    ///
+    /// Both are written as the bytes come, before anything is matched, so `tail -F console.log` works meanwhile. Files of an
+    /// earlier run are overwritten.
+    pub fn transcript(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.transcript = Some(dir.into());
+        self
+    }
+
+    /// How many unread bytes are kept at most, 4 MiB by default. When more comes the oldest fall out; the next
+    /// [`Match::dropped`](crate::Match::dropped) says how many. Memory stays below three times this.
+    pub fn window_bytes(mut self, bytes: usize) -> Self {
+        self.window_bytes = bytes;
+        self
+    }
+
+    /// How long one [`Console::send`] may take, 10 s by default.
+    pub fn send_deadline(mut self, deadline: Duration) -> Self {
+        self.send_deadline = deadline;
+        self
+    }
+
+    /// Starts to read `stream` in the background, in the current span of tracing.
+    ///
+    /// The stream is in practice one end of a socket pair whose other end QEMU's serial port has. An error to read it counts
+    /// as its end.
+    ///
+    /// # Errors
+    /// [`Error::Transcript`] if a file cannot be made, [`Error::NoRuntime`] outside a tokio runtime.
+    pub fn start<S>(self, stream: S) -> Result<Console, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
+        let transcript = match &self.transcript {
+            Some(dir) => Transcript::create(dir)?,
+            None => Transcript::default(),
+        };
+        let shared = Arc::new(Shared::new(transcript, self.window_bytes));
+        let (reader, writer) = tokio::io::split(stream);
+        let (closing, closed) = watch::channel(false);
+        let task = runtime.spawn(drain(reader, Arc::clone(&shared), closed).in_current_span());
+        Ok(Console::from(Inner {
+            shared,
+            writer: Mutex::new(Some(Box::pin(writer))),
+            runtime,
+            send_deadline: self.send_deadline,
+            closing,
+            reader: task.abort_handle(),
+        }))
+    }
+}

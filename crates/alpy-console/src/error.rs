@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What can go wrong on a console.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What can go wrong on a console or in a remote shell.
+///
+/// `seen` holds the last lines that came, escapes shown as in `console.log`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was expected did not come in time. Nothing is lost: what came can still be read.
+    #[error("expected {expected} within {after:?}{}; last lines seen:\n{seen}", dropped_text(*.dropped))]
+    Timeout {
+        /// The needle, or what else was waited for.
+        expected: String,
+        /// The deadline given.
+        after: Duration,
+        /// The last lines that came.
+        seen: String,
+        /// Bytes that fell out of the window unread before what can still be read.
+        dropped: u64,
+    },
+
+    /// The far end closed before what was expected came.
+    #[error("expected {expected}, but the console ended ({reason}); last lines seen:\n{seen}")]
+    Ended {
+        /// The needle, or what else was waited for.
+        expected: String,
+        /// How it ended: end of file, closed here, or the error of the read.
+        reason: String,
+        /// The last lines that came.
+        seen: String,
+    },
+
+    /// A needle that cannot fit into the window and so can never be found.
+    #[error("{expected} is {bytes} bytes long, more than the window of {window} bytes")]
+    NeedleTooLong {
+        /// The needle.
+        expected: String,
+        /// Its length.
+        bytes: usize,
+        /// The length of the window, see [`Builder::window_bytes`](crate::Builder::window_bytes).
+        window: usize,
+    },
+
+    /// A regular expression that is none.
+    #[error("{pattern:?} is not a regular expression")]
+    Regex {
+        /// The pattern given.
+        pattern: String,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A character that has no control code.
+    #[error("there is no control code for {0:?}")]
+    Control(char),
+
+    /// The far end took none or only a part of what was sent in time.
+    #[error("sent {sent} of {length} bytes within {after:?}: the far end does not read")]
+    SendTimeout {
+        /// Bytes taken.
+        sent: usize,
+        /// Bytes to send.
+        length: usize,
+        /// The deadline of the console, see [`Builder::send_deadline`](crate::Builder::send_deadline).
+        after: Duration,
+    },
+
+    /// Writing to the far end failed.
+    #[error("sent {sent} of {length} bytes")]
+    Send {
+        /// Bytes taken.
+        sent: usize,
+        /// Bytes to send.
+        length: usize,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// A file of the transcript could not be made or written.
+    #[error("transcript {}", .path.display())]
+    Transcript {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// A console was started outside a tokio runtime.
+    #[error("a console needs a tokio runtime to read in the background")]
+    NoRuntime,
+
+    /// A command in a remote shell ended with another code than 0.
+    #[error("`{command}` ended with code {code}; its output:\n{output}")]
+    Command {
+        /// The command as given.
+        command: String,
+        /// Its exit code; 128 + n if signal n ended it.
+        code: i32,
+        /// What it wrote, escapes shown.
+        output: String,
+    },
+
+    /// The frame around the output of a command came mutilated, as when another process writes to the console at the same moment.
+    #[error("the output of `{command}` came mutilated: {problem}; last lines seen:\n{seen}")]
+    Garbled {
+        /// The command as given.
+        command: String,
+        /// What is missing.
+        problem: String,
+        /// The last lines that came.
+        seen: String,
+    },
+
+    /// A file does not have the length it was uploaded with.
+    #[error("{path:?} holds {found:?} bytes on the far end after an upload of {expected}")]
+    Upload {
+        /// The file on the far end.
+        path: String,
+        /// Bytes sent.
+        expected: usize,
+        /// What `wc -c` said there.
+        found: String,
+    },
+}
+
+fn dropped_text(dropped: u64) -> String {
+    match dropped {
+        0 => String::new(),
+        bytes => format!(" ({bytes} bytes before what is kept fell out of the window)"),
+    }
+}
+
+impl Error {
+    /// The same, where what was expected is better said in other words than the needle's.
+    pub(crate) fn expecting(mut self, what: String) -> Self {
+        if let Self::Timeout { expected, .. } | Self::Ended { expected, .. } = &mut self {
+            *expected = what;
+        }
+        self
+    }
+}

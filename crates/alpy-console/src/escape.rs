@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Bytes of a terminal as text that any terminal shows safely.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// All of `bytes` as text: see [`Escaper`].
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut escaper = Escaper::default();
+    escaper.push(bytes, &mut text);
+    escaper.finish(&mut text);
+    text
+}
+
+/// The last `count` lines of `bytes` as text.
+pub(crate) fn last_lines(bytes: &[u8], count: usize) -> String {
+    let text = escaped(bytes);
+    let mut lines: Vec<&str> = text.lines().rev().take(count).collect();
+    lines.reverse();
+    lines.join("\n")
+}
+
+/// Turns a stream into text: `\r\n` and `\n` become a line's end, tabs and printable characters stay, a backslash is doubled,
+/// everything else is shown as `\r`, `\x1b`, `\u{9b}`. A character or a `\r\n` that is split between two pushes stays whole.
+#[derive(Default)]
+pub(crate) struct Escaper {
+    held: Vec<u8>,
+}
+
+impl Escaper {
+    /// Appends the text of the next bytes.
+    pub(crate) fn push(&mut self, bytes: &[u8], text: &mut String) {
+        let mut rest = Cow::Borrowed(bytes);
+        if !self.held.is_empty() {
+            let mut joined = std::mem::take(&mut self.held);
+            joined.extend_from_slice(bytes);
+            rest = Cow::Owned(joined);
+        }
+        let mut rest = &rest[..];
+        while !rest.is_empty() {
+            let plain = rest
+                .iter()
+                .position(|byte| !is_plain(*byte))
+                .unwrap_or(rest.len());
+            let (run, special) = rest.split_at(plain);
+            // Plain bytes are ASCII.
+            text.push_str(std::str::from_utf8(run).unwrap_or_default());
+            rest = match special {
+                [] => special,
+                [b'\r', b'\n', ..] => &special[1..],
+                [b'\r'] => self.hold(special),
+                [b'\\', after @ ..] => {
+                    text.push_str("\\\\");
+                    after
+                }
+                [0x80..=0xff, ..] => self.push_not_ascii(special, text),
+                [control, after @ ..] => {
+                    push_byte(*control, text);
+                    after
+                }
+            };
+        }
+    }
+
+    /// Appends what was held back, as the escapes it turned out to be.
+    pub(crate) fn finish(&mut self, text: &mut String) {
+        for byte in self.held.drain(..) {
+            push_byte(byte, text);
+        }
+    }
+
+    fn hold<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        self.held.extend_from_slice(bytes);
+        &[]
+    }
+
+    fn push_not_ascii<'a>(&mut self, bytes: &'a [u8], text: &mut String) -> &'a [u8] {
+        let length = bytes.iter().position(u8::is_ascii).unwrap_or(bytes.len());
+        let (run, after) = bytes.split_at(length);
+        for chunk in run.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_control() {
+                    text.extend(character.escape_unicode());
+                } else {
+                    text.push(character);
+                }
+            }
+            let invalid = chunk.invalid();
+            let incomplete = std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+            if incomplete && is_last(bytes, invalid) {
+                return self.hold(invalid);
+            }
+            invalid.iter().for_each(|byte| push_byte(*byte, text));
+        }
+        after
+    }
+}
+
+/// Whether `part` of `whole` is its end.
+fn is_last(whole: &[u8], part: &[u8]) -> bool {
+    whole.as_ptr_range().end == part.as_ptr_range().end
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\n' | b'\t') && byte != b'\\'
+}
+
+fn push_byte(byte: u8, text: &mut String) {
+    match byte {
+        b'\r' => text.push_str("\\r"),
+        byte => write!(text, "\\x{byte:02x}").unwrap_or_default(),
+    }
+}

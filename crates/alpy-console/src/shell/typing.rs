@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What is typed at a shell, and how what it prints is read.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// The longest command that is typed as it is. BusyBox's line editor can be built for lines of 255 characters.
+const TYPED: usize = 160;
+/// The longest line of a content. A terminal takes 4096, POSIX promises 255.
+const LINE: usize = 200;
+/// How much is typed before the far end says that it read it; half of a terminal's buffer.
+const BLOCK: usize = 2048;
+
+/// The functions that a remote shell needs.
+///
+/// `alpy ID COMMAND` runs a command between `<ID|` and `|ID>CODE.`. The echo of the line that calls it shows neither, however
+/// a line editor wraps it.
+///
+/// `alpy_get` decodes lines to its output, each a format of `printf`, until `%e`; at its start and at `%a` it says `<ID+`.
+pub(super) fn functions(quiet_kernel: bool) -> String {
+    let (quiet, restore) = if quiet_kernel {
+        (
+            "read -r alpy_k alpy_r </proc/sys/kernel/printk\necho 1 >/proc/sys/kernel/printk\n",
+            "echo $alpy_k >/proc/sys/kernel/printk\n",
+        )
+    } else {
+        ("", "")
+    };
+    format!(
+        "alpy(){{ alpy_i=$1\n\
+         {quiet}\
+         echo \"<$1|\";(eval \"$2\")2>&1;printf '\\n|%s>%d.\\n' $1 $?\n\
+         {restore}\
+         }}\n\
+         alpy_get(){{ echo \"<$alpy_i+\" >&2;while IFS= read -r alpy_l;do case $alpy_l in\n\
+         %e)break;;%a)echo \"<$alpy_i+\" >&2;;*)printf \"$alpy_l\";;esac;done;}}\n"
+    )
+}
+
+/// A name for one command that nothing on the console has by chance.
+pub(super) fn id() -> String {
+    format!("{:08x}", RandomState::new().hash_one(()) & 0xffff_ffff)
+}
+
+/// The command as one word to type, if it is short and of plain ASCII.
+pub(super) fn typed(command: &str) -> Option<String> {
+    let plain = command.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let word = quote(command);
+    (plain && word.len() <= TYPED).then_some(word)
+}
+
+/// Text as one word of a shell.
+pub(super) fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The content as lines for `alpy_get`, in blocks; the last one ends it.
+pub(super) fn blocks(content: &[u8]) -> Vec<Vec<u8>> {
+    let mut blocks = Vec::new();
+    let mut block = Vec::with_capacity(BLOCK + LINE);
+    let mut rest = content;
+    while !rest.is_empty() {
+        rest = push_line(rest, &mut block);
+        if block.len() >= BLOCK {
+            block.extend_from_slice(b"%a\n");
+            blocks.push(std::mem::take(&mut block));
+        }
+    }
+    block.extend_from_slice(b"%e\n");
+    blocks.push(block);
+    blocks
+}
+
+/// Appends one line, up to the end of a line of the content if that fits; returns the rest.
+fn push_line<'a>(content: &'a [u8], line: &mut Vec<u8>) -> &'a [u8] {
+    let start = line.len();
+    for (index, byte) in content.iter().enumerate() {
+        match byte {
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\\' => line.extend_from_slice(b"\\\\"),
+            b'%' => line.extend_from_slice(b"%%"),
+            // At the beginning it would make the line an option of printf.
+            b'-' if line.len() == start => line.extend_from_slice(b"\\055"),
+            b' '..=b'~' => line.push(*byte),
+            byte => line.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
+        }
+        if *byte == b'\n' || line.len() - start > LINE - 4 {
+            line.push(b'\n');
+            return &content[index + 1..];
+        }
+    }
+    line.push(b'\n');
+    &[]
+}
+
+/// The output of command `id` in what came before its end, or `None` if the line where it begins is not there.
+///
+/// How that line ends says whether the terminal puts a `\r` before each `\n`.
+pub(super) fn framed(before: &[u8], id: &str) -> Option<Vec<u8>> {
+    let begin = format!("<{id}|");
+    let start = memchr::memmem::rfind(before, begin.as_bytes())? + begin.len();
+    // Before its end a command prints one more line end, of which the `\n` belongs to the needle.
+    match &before[start..] {
+        [b'\r', b'\n', output @ .., b'\r'] => Some(without_returns(output)),
+        [b'\n', output @ ..] => Some(output.to_vec()),
+        _ => None,
+    }
+}
+
+/// Takes one `\r` away before each `\n`.
+fn without_returns(output: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(output.len());
+    for (index, byte) in output.iter().enumerate() {
+        if !(*byte == b'\r' && output.get(index + 1) == Some(&b'\n')) {
+            bytes.push(*byte);
+        }
+    }
+    bytes
+}

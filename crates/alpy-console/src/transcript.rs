@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Every byte of a console, in and out, as it comes: to files, to tracing, and the newest to memory.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::escape::{Escaper, last_lines};
+
+/// How much is kept in memory for error messages.
+const RECENT: usize = 16 * 1024;
+/// A line that is longer goes to tracing in pieces.
+const TRACED_LINE: usize = 4096;
+
+/// Where a console's bytes are recorded.
+#[derive(Default)]
+pub(crate) struct Transcript {
+    log: Option<Sink>,
+    raw: Option<Sink>,
+    failure: Option<Error>,
+    recent: Vec<u8>,
+    escaper: Escaper,
+    direction: Direction,
+    /// The last line of the log has no end yet.
+    open: bool,
+    traced: String,
+    /// Kept for its memory.
+    log_text: String,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Direction {
+    #[default]
+    Received,
+    Sent,
+}
+
+impl Direction {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Received => "< ",
+            Self::Sent => "> ",
+        }
+    }
+}
+
+impl Transcript {
+    /// A transcript into `console.log` and `console.raw` of `dir`, which is made if need be.
+    pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(dir).map_err(|source| Error::Transcript {
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            log: Some(Sink::create(dir.join("console.log"))?),
+            raw: Some(Sink::create(dir.join("console.raw"))?),
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn received(&mut self, bytes: &[u8]) {
+        self.recent
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(RECENT)..]);
+        if self.recent.len() > 4 * RECENT {
+            self.recent.drain(..self.recent.len() - RECENT);
+        }
+        self.write_raw(bytes);
+        self.record(Direction::Received, bytes);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: &[u8]) {
+        self.record(Direction::Sent, bytes);
+    }
+
+    /// Writes what was held back in the hope of more, and ends the last line.
+    pub(crate) fn finish(&mut self) {
+        let mut log = String::new();
+        self.end_line(&mut log);
+        self.write_log(&log);
+    }
+
+    /// The last lines received.
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        last_lines(&self.recent, lines)
+    }
+
+    /// The first failure to write, once.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    fn record(&mut self, direction: Direction, bytes: &[u8]) {
+        let mut log = std::mem::take(&mut self.log_text);
+        log.clear();
+        if self.direction != direction {
+            self.end_line(&mut log);
+            self.direction = direction;
+        }
+        let mut text = String::with_capacity(bytes.len() + bytes.len() / 8);
+        self.escaper.push(bytes, &mut text);
+        self.lay_out(&text, &mut log);
+        self.write_log(&log);
+        self.log_text = log;
+    }
+
+    fn lay_out(&mut self, text: &str, log: &mut String) {
+        let traced = tracing::enabled!(target: "alpy::console", tracing::Level::DEBUG);
+        for piece in text.split_inclusive('\n') {
+            if !self.open {
+                log.push_str(self.direction.prefix());
+            }
+            log.push_str(piece);
+            self.open = !piece.ends_with('\n');
+            if traced {
+                self.traced.push_str(piece.trim_end_matches('\n'));
+                if !self.open || self.traced.len() > TRACED_LINE {
+                    self.trace();
+                }
+            }
+        }
+    }
+
+    /// Ends the line that the other direction left open, or that nobody will end any more.
+    fn end_line(&mut self, log: &mut String) {
+        let mut held = String::new();
+        self.escaper.finish(&mut held);
+        self.lay_out(&held, log);
+        if self.open {
+            log.push('\n');
+            self.open = false;
+            self.trace();
+        }
+    }
+
+    fn trace(&mut self) {
+        tracing::debug!(target: "alpy::console", "{}{}", self.direction.prefix(), self.traced);
+        self.traced.clear();
+    }
+
+    fn write_log(&mut self, log: &str) {
+        write(&mut self.log, log.as_bytes(), &mut self.failure);
+    }
+
+    fn write_raw(&mut self, bytes: &[u8]) {
+        write(&mut self.raw, bytes, &mut self.failure);
+    }
+}
+
+struct Sink {
+    path: PathBuf,
+    file: File,
+}
+
+impl Sink {
+    fn create(path: PathBuf) -> Result<Self, Error> {
+        match File::create(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Error::Transcript { path, source }),
+        }
+    }
+}
+
+/// Writes, or remembers why not and writes there no more: a full disk must not stop the console.
+fn write(sink: &mut Option<Sink>, bytes: &[u8], failure: &mut Option<Error>) {
+    let Some(Sink { file, path }) = sink else { return };
+    if let Err(source) = file.write_all(bytes) {
+        let path = std::mem::take(path);
+        failure.get_or_insert(Error::Transcript { path, source });
+        *sink = None;
+    }
+}
