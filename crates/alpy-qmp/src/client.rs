@@ -72,6 +72,7 @@ impl Client {
     }
 
     /// A command with a type, to be awaited: `client.execute(Cont).await?`.
+    #[expect(clippy::needless_pass_by_value, reason = "a command is made for one call")]
     pub fn execute<C: Command>(&self, command: C) -> Request<C::Reply> {
         let arguments = command::arguments(C::NAME, &command);
         Request::new(Arc::clone(&self.connection), C::NAME.into(), arguments)

@@ -10,10 +10,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::command::Line;
 use crate::error::Disconnect;
@@ -28,6 +30,9 @@ const WINDOW: usize = 8;
 
 /// Ids are reused as late as two digits allow, so that a reply too many does not meet a later command.
 const IDS: usize = 100;
+
+/// How long to listen to a server that can no longer be written to.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What becomes of a command.
 pub(crate) type Outcome = Result<Box<RawValue>, Failure>;
@@ -94,6 +99,7 @@ impl Shared {
             shared: Arc::clone(&shared),
             lines,
             greeted: Some(greeted),
+            grace: None,
         };
         (shared, reader, greeting)
     }
@@ -374,6 +380,8 @@ pub(crate) struct Reader {
     lines: LineBuffer,
     /// Takes the greeting, until it has come.
     greeted: Option<oneshot::Sender<Greeting>>,
+    /// Runs from a failure to write on.
+    grace: Option<Pin<Box<Sleep>>>,
 }
 
 impl Future for Reader {
@@ -400,11 +408,9 @@ impl Future for Reader {
                         Err(reason) => reason,
                     }
                 }
-                // A server that is gone may have left a last word, so writing to it is not what ends the connection, unless
-                // there is nothing more to read.
-                Poll::Pending => match this.shared.state().write_error.take() {
-                    Some(error) => disconnect(error),
-                    None => return Poll::Pending,
+                Poll::Pending => match this.poll_write_error(cx) {
+                    Poll::Ready(error) => disconnect(error),
+                    Poll::Pending => return Poll::Pending,
                 },
                 Poll::Ready(Err(error)) => disconnect(error),
             };
@@ -431,6 +437,20 @@ impl Reader {
         state.pump(cx, &self.shared.options);
         let transport = state.transport.as_mut()?;
         Some(transport.poll_read(cx, self.lines.spare()))
+    }
+
+    /// Gives a failure to write, but a while after it: a server that is gone may have left a last word, and what ends the
+    /// connection then is the end of that.
+    fn poll_write_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut state = self.shared.state();
+        if state.write_error.is_none() {
+            return Poll::Pending;
+        }
+        let grace = self
+            .grace
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + GRACE)));
+        ready!(grace.as_mut().poll(cx));
+        state.write_error.take().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn take_lines(&mut self) -> Result<(), Disconnect> {
