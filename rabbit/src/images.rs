@@ -13,8 +13,12 @@ pub use manifest::{Appliance, Container, Manifest};
 /// that this executable is in, else of the one in the current folder.
 pub fn manifest() -> Result<Manifest> {
     let images = folder();
-    Manifest::read(&images)
-        .with_context(|| format!("no usable images in {}: run `cargo xtask images`", images.display()))
+    Manifest::read(&images).with_context(|| {
+        format!(
+            "no usable images in {}: run `cargo xtask images`",
+            images.display()
+        )
+    })
 }
 
 fn folder() -> PathBuf {
@@ -23,6 +27,10 @@ fn folder() -> PathBuf {
     }
     let executable = std::env::current_exe().unwrap_or_default();
     // Cargo marks its target folder with this file.
-    let target = executable.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    target.map_or_else(|| PathBuf::from("target"), PathBuf::from).join("alpy/images")
+    let target = executable
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    target
+        .map_or_else(|| PathBuf::from("target"), PathBuf::from)
+        .join("alpy/images")
 }

@@ -1,20 +1,71 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `cargo xtask images`: builds rabbit, the appliance of the tests, and the root file systems of the containers, from the
-//! recipes in `rabbit/image` and `rabbit/containers`. Works for any user, with no container engine.
+//! Builds rabbit, the appliance of the tests, and the root file systems of the containers, from the recipes in
+//! `rabbit/image` and `rabbit/containers` and the packages of a Linux distribution. Works for any user, with no container
+//! engine.
+//!
+//! What was built stays until a recipe or this program changes; newer packages are looked for only on request, so a
+//! second run needs no network. The folder of the images has
+//!
+//! - `manifest.json`: what there is, for the tests;
+//! - a folder named by a hash of all that was built from, with the images; the one before it is kept, for tests that
+//!   still run;
+//! - `packages`: what was downloaded.
 
-use std::path::PathBuf;
-
-use anyhow::Result;
-
+mod apk;
+mod apt;
+mod elf;
 // One definition for the writer and the reader; rabbit depends on alpy, which xtask must build without.
 #[path = "../../rabbit/src/images/manifest.rs"]
 mod manifest;
+mod modules;
+mod packages;
+mod programs;
+mod recipe;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::process::{self, Kind, command, output};
+use manifest::Appliance;
+use packages::System;
+use recipe::{Recipe, Recipes};
+use tree::Tree;
 
 pub use manifest::{Container, Manifest};
 
-/// Programs that a build needs, with the Debian package that has each.
-pub const PROGRAMS: &[(&str, &str)] =
-    &[("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("sha256sum", "coreutils"), ("xz", "xz-utils"), ("zstd", "zstd")];
+/// Programs that a build needs, with the package of Debian that has each.
+pub const PROGRAMS: &[(&str, &str)] = &[
+    ("apt-get", "apt"),
+    ("dpkg-deb", "dpkg"),
+    ("sha256sum", "coreutils"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
+/// The sources of this builder: a change to them is a reason to build again.
+const BUILDER: &[&str] = &[
+    include_str!("images.rs"),
+    include_str!("images/apk.rs"),
+    include_str!("images/apt.rs"),
+    include_str!("images/elf.rs"),
+    include_str!("images/modules.rs"),
+    include_str!("images/packages.rs"),
+    include_str!("images/programs.rs"),
+    include_str!("images/recipe.rs"),
+    include_str!("images/tree.rs"),
+    include_str!("../../rabbit/src/images/manifest.rs"),
+];
+
+/// Environment of every container image: an import sets none, and engines then know no PATH.
+const ENVIRONMENT: &[&str] = &["PATH=/usr/sbin:/usr/bin:/sbin:/bin"];
 
 /// Where packages come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +90,223 @@ pub struct Options {
     pub refresh: bool,
 }
 
-/// Builds the images unless they are there already. Paths in the manifest that it returns are usable as they are.
-pub fn build(_options: &Options) -> Result<Manifest> {
-    anyhow::bail!("not built yet")
+/// Builds the images unless they are there already. Paths in the manifest that it returns can be used as they are.
+pub fn build(options: &Options) -> Result<Manifest> {
+    let images = options.target.join("alpy/images");
+    fs::create_dir_all(&images).with_context(|| format!("create {}", images.display()))?;
+    let _lock = lock(&images)?;
+    let (system, release) = match options.base {
+        Base::Host => System::of_host()?,
+        Base::Alpine => (System::Alpine, format!("Alpine Linux at {}", apk::mirror())),
+    };
+    let key = key(&options.workspace, &release)?;
+    let present = Manifest::read(&images).ok();
+    if let Some(mut present) = present.clone() {
+        let usable = present.key == key && present.paths_mut().all(|path| path.is_file());
+        if usable && !options.refresh {
+            return Ok(present);
+        }
+    }
+    eprintln!("Build the images from packages of {release}...");
+    let start = Instant::now();
+    let manifest = build_from(system, &key, &Recipes::read(&options.workspace)?, &images)?;
+    remove_old(&images, &manifest, present.as_ref())?;
+    eprintln!(
+        "Build the images from packages of {release}... done ({:.1} s)",
+        start.elapsed().as_secs_f32()
+    );
+    Manifest::read(&images).context("read the images just built")
+}
+
+/// Waits until no one else builds in this folder.
+fn lock(images: &Path) -> Result<Flock<File>> {
+    let path = images.join("lock");
+    let mut file = Some(File::create(&path).with_context(|| format!("create {}", path.display()))?);
+    let mut waiting = false;
+    let lock = process::poll(Duration::from_secs(1800), || {
+        match Flock::lock(
+            file.take().expect("it comes back below"),
+            FlockArg::LockExclusiveNonblock,
+        ) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((returned, Errno::EWOULDBLOCK)) => file = Some(returned),
+            Err((_, error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
+        }
+        if !waiting {
+            eprintln!("Wait for another build of the images...");
+            waiting = true;
+        }
+        Ok(None)
+    })?;
+    lock.with_context(|| format!("{} has been locked for half an hour", path.display()))
+}
+
+/// Hash of all that the images are made of, apart from the packages.
+fn key(workspace: &Path, release: &str) -> Result<String> {
+    let mut parts = vec![release.as_bytes().to_vec()];
+    parts.extend(BUILDER.iter().map(|source| source.as_bytes().to_vec()));
+    for source in recipe::sources(workspace)? {
+        parts.push(
+            source
+                .strip_prefix(workspace)?
+                .as_os_str()
+                .as_encoded_bytes()
+                .to_vec(),
+        );
+        parts.push(match fs::read_link(&source) {
+            Ok(target) => target.into_os_string().into_encoded_bytes(),
+            Err(_) => [fs::read(&source)?, vec![u8::from(executable(&source)?)]].concat(),
+        });
+    }
+    hash(&parts)
+}
+
+fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Result<Manifest> {
+    // Both on the same file system as the images, and removed whatever happens.
+    let root = tempfile::Builder::new().prefix("root-").tempdir_in(images)?;
+    let new = tempfile::Builder::new()
+        .prefix("new-")
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir_in(images)?;
+    let wanted = recipes.packages(system);
+    let versions = if system == System::Alpine {
+        apk::unpack(&wanted, root.path(), root.path())?
+    } else {
+        apt::unpack(&wanted, &recipes.absent(), &images.join("packages"), root.path())?
+    };
+    let name = hash(&[key.as_bytes().to_vec(), format!("{versions:?}").into_bytes()])?;
+    let rabbit = appliance(system, recipes, root.path(), new.path())?;
+    let mut containers = BTreeMap::new();
+    for (name, recipe) in &recipes.containers {
+        let container = container(system, name, recipe, root.path(), new.path())?;
+        containers.insert(name.clone(), container);
+    }
+    let built = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs();
+    let mut manifest = Manifest {
+        key: key.to_owned(),
+        built,
+        packages: versions,
+        rabbit,
+        containers,
+    };
+    let folder = Path::new(&name[..16]);
+    for path in manifest.paths_mut() {
+        *path = folder.join(&path);
+    }
+    if !images.join(folder).exists() {
+        fs::rename(new.keep(), images.join(folder))?;
+    }
+    let mut file = tempfile::NamedTempFile::new_in(images)?;
+    serde_json::to_writer_pretty(&mut file, &manifest)?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(images.join(manifest::FILE))?;
+    Ok(manifest)
+}
+
+/// Writes kernel and initrd into the folder `new`. Paths in the result are relative to it.
+fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
+    let recipe = &recipes.appliance;
+    let kernel = recipe
+        .kernel
+        .as_ref()
+        .context("the recipe of rabbit has no kernel")?;
+    let mut tree = Tree::default();
+    programs::skeleton(&mut tree);
+    for source in recipe::files(&recipes.files)? {
+        let path = source
+            .strip_prefix(&recipes.files)?
+            .to_str()
+            .context("a file of rabbit is not named in UTF-8")?;
+        match fs::read_link(&source) {
+            Ok(target) => tree.link(path, target.to_str().context("a link of rabbit is not in UTF-8")?),
+            Err(_) => tree.file(path, executable(&source)?, fs::read(&source)?),
+        }
+    }
+    programs::install(recipe.programs.on(system), root, &mut tree)?;
+    let modules = modules::Modules::find(root)?;
+    modules.install(&kernel.load, &kernel.modules, &mut tree)?;
+    // The kernel opens it for init, before there is a /dev.
+    tree.terminal("dev/console", 5, 1);
+    let boot = recipe::files(&root.join("boot"))?;
+    let image = boot.iter().find(|path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+    });
+    let image =
+        image.with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
+    fs::copy(image, new.join("vmlinuz"))?;
+    fs::write(new.join("initrd"), tree.cpio())?;
+    Ok(Appliance {
+        kernel: "vmlinuz".into(),
+        initrd: "initrd".into(),
+        cmdline: kernel.cmdline.clone(),
+    })
+}
+
+/// Writes a root file system into the folder `new`. Paths in the result are relative to it.
+fn container(system: System, name: &str, recipe: &Recipe, root: &Path, new: &Path) -> Result<Container> {
+    ensure!(
+        recipe.kernel.is_none(),
+        "the container image {name} cannot have a kernel"
+    );
+    let mut tree = Tree::default();
+    programs::skeleton(&mut tree);
+    programs::install(recipe.programs.on(system), root, &mut tree)
+        .with_context(|| format!("image {name}"))?;
+    let bytes = tree.tar()?;
+    let rootfs = PathBuf::from(format!("{name}.tar"));
+    fs::write(new.join(&rootfs), &bytes)?;
+    let tag = format!(
+        "alpy/{name}:{}",
+        &hash(&[bytes, ENVIRONMENT.concat().into_bytes()])?[..16]
+    );
+    Ok(Container {
+        tag,
+        rootfs,
+        env: ENVIRONMENT.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Removes all images but those just built and those before them.
+fn remove_old(images: &Path, new: &Manifest, previous: Option<&Manifest>) -> Result<()> {
+    // Any path will do: they all begin with the folder that is to be kept.
+    let keep = [Some(new), previous]
+        .into_iter()
+        .flatten()
+        .filter_map(|manifest| {
+            let kernel = &manifest.rabbit.kernel;
+            kernel.parent()?.file_name()
+        });
+    let keep: Vec<_> = keep.chain(["packages".as_ref()]).collect();
+    for entry in fs::read_dir(images)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && !keep.contains(&entry.file_name().as_os_str()) {
+            fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn executable(path: &Path) -> Result<bool> {
+    Ok(path.metadata()?.permissions().mode() & 0o100 != 0)
+}
+
+/// SHA-256 in hexadecimal digits, of each part and its length.
+fn hash(parts: &[Vec<u8>]) -> Result<String> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    for part in parts {
+        use std::io::Write;
+        file.write_all(&(part.len() as u64).to_le_bytes())?;
+        file.write_all(part)?;
+    }
+    let mut sum = command("sha256sum");
+    sum.arg(file.path());
+    let sum = output(sum, Kind::Group)?.success("sha256sum")?;
+    sum.split_whitespace()
+        .next()
+        .map(ToOwned::to_owned)
+        .context("sha256sum says nothing")
 }

@@ -18,6 +18,8 @@ pub struct Manifest {
     pub key: String,
     /// When the packages were resolved, seconds since 1970.
     pub built: u64,
+    /// Version of each package by name, of all that the images are made from.
+    pub packages: BTreeMap<String, String>,
     /// The device under test.
     pub rabbit: Appliance,
     /// Root file systems of containers by name: `busybox`, `http`, `iperf3`, `iproute2`.
@@ -33,8 +35,6 @@ pub struct Appliance {
     pub initrd: PathBuf,
     /// Kernel command line, for QEMU's `-append`.
     pub cmdline: String,
-    /// Version of each package by name.
-    pub packages: BTreeMap<String, String>,
 }
 
 /// A container image to be.
@@ -46,8 +46,6 @@ pub struct Container {
     pub rootfs: PathBuf,
     /// Environment as `NAME=value`. An import knows none, not even `PATH`.
     pub env: Vec<String>,
-    /// Version of each package by name.
-    pub packages: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -64,6 +62,10 @@ impl Manifest {
     /// Every path in the manifest.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let Appliance { kernel, initrd, .. } = &mut self.rabbit;
-        [kernel, initrd].into_iter().chain(self.containers.values_mut().map(|container| &mut container.rootfs))
+        [kernel, initrd].into_iter().chain(
+            self.containers
+                .values_mut()
+                .map(|container| &mut container.rootfs),
+        )
     }
 }

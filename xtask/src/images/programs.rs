@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Programs out of unpacked packages, with the libraries that they load.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::elf;
+use super::tree::Tree;
+use crate::process::{Kind, command, output};
+
+const PROGRAMS: &[&str] = &["usr/sbin", "usr/bin", "sbin", "bin"];
+const LIBRARIES: &[&str] = &[
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib64",
+    "lib64",
+    "usr/lib",
+    "lib",
+];
+
+/// Adds what every root file system has. There is one folder for programs and one for libraries; the other usual names
+/// lead there.
+pub fn skeleton(tree: &mut Tree) {
+    for folder in [
+        "bin", "dev", "etc", "lib", "proc", "run", "srv", "sys", "usr", "var",
+    ] {
+        tree.folder(folder, 0o755);
+    }
+    tree.folder("root", 0o700);
+    tree.folder("tmp", 0o1777);
+    for (link, target) in [
+        ("lib64", "lib"),
+        ("sbin", "bin"),
+        ("usr/bin", "../bin"),
+        ("usr/lib", "../lib"),
+    ] {
+        tree.link(link, target);
+    }
+    for (link, target) in [
+        ("usr/lib64", "../lib"),
+        ("usr/sbin", "../bin"),
+        ("var/run", "../run"),
+    ] {
+        tree.link(link, target);
+    }
+}
+
+/// Adds programs from the packages in the folder `root`, the libraries that they load, and a link for each applet of a
+/// busybox among them, unless a program has the name.
+pub fn install<'a>(programs: impl Iterator<Item = &'a str>, root: &Path, tree: &mut Tree) -> Result<()> {
+    let mut libraries = BTreeSet::new();
+    let mut applets = Vec::new();
+    for name in programs {
+        let path = find(root, PROGRAMS, name).with_context(|| format!("no package has a program {name}"))?;
+        install_file(root, &path, &mut libraries, tree)?;
+        if name.starts_with("busybox") {
+            let names = self::applets(root, &path)?;
+            applets.extend(names.into_iter().map(|applet| (applet, name)));
+        }
+    }
+    for (applet, busybox) in applets {
+        let path = format!("bin/{applet}");
+        if !tree.contains(&path) {
+            tree.link(&path, busybox);
+        }
+    }
+    Ok(())
+}
+
+/// Adds one file, its path relative to `root`, and whatever it needs. Links are followed, so that a file is under the
+/// name that others use.
+fn install_file(root: &Path, path: &str, seen: &mut BTreeSet<String>, tree: &mut Tree) -> Result<()> {
+    let bytes = read(root, path)?;
+    let needs = if elf::is_elf(&bytes) {
+        elf::needs(&bytes).with_context(|| format!("read {path}"))?
+    } else {
+        elf::Needs::default()
+    };
+    tree.file(&merged(path), true, bytes);
+    if let Some(loader) = needs.loader {
+        let (folder, name) = loader
+            .trim_start_matches('/')
+            .rsplit_once('/')
+            .context("a loader has a path")?;
+        if seen.insert(name.to_owned()) {
+            let found = find(root, &[folder, &format!("usr/{folder}")], name);
+            let found = found.with_context(|| format!("{path} needs {loader}, which no package has"))?;
+            tree.file(&merged(&found), true, read(root, &found)?);
+        }
+    }
+    for library in needs.libraries {
+        if seen.insert(library.clone()) {
+            let found = find(root, LIBRARIES, &library);
+            let found = found.with_context(|| format!("{path} needs {library}, which no package has"))?;
+            install_file(root, &found, seen, tree)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds a file in one of some folders below `root`; the path is relative to `root`.
+fn find(root: &Path, folders: &[&str], name: &str) -> Option<String> {
+    folders
+        .iter()
+        .map(|folder| format!("{folder}/{name}"))
+        .find(|path| real(root, path).is_some())
+}
+
+/// The file that a path below `root` leads to, taking `root` for the root of absolute links too. A path that leads out of
+/// `root`, to a file of the host, leads nowhere.
+fn real(root: &Path, path: &str) -> Option<PathBuf> {
+    let mut path = root.join(path);
+    // As many links as Linux follows; what is still one then goes in circles.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = match target.strip_prefix("/") {
+            Ok(inside) => root.join(inside),
+            Err(_) => path.parent()?.join(target),
+        };
+    }
+    let path = fs::canonicalize(path).ok()?;
+    (path.is_file() && path.starts_with(fs::canonicalize(root).ok()?)).then_some(path)
+}
+
+fn read(root: &Path, path: &str) -> Result<Vec<u8>> {
+    let real = real(root, path).with_context(|| format!("no package has {path}"))?;
+    fs::read(&real).with_context(|| format!("read {}", real.display()))
+}
+
+/// Where a file of the packages is in a tree with merged folders.
+fn merged(path: &str) -> String {
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    match path.split_once('/') {
+        Some(("sbin", rest)) => format!("bin/{rest}"),
+        Some(("lib64", rest)) => format!("lib/{rest}"),
+        _ => path.to_owned(),
+    }
+}
+
+/// Asks a busybox for its applets. It runs by its own loader with its own libraries, whatever those of the host are.
+fn applets(root: &Path, path: &str) -> Result<Vec<String>> {
+    let busybox = root.join(path);
+    let mut list = match elf::needs(&read(root, path)?)?.loader {
+        Some(loader) => {
+            let folders: Vec<PathBuf> = LIBRARIES.iter().map(|folder| root.join(folder)).collect();
+            let loader = real(root, loader.trim_start_matches('/')).context("no package has the loader")?;
+            let mut list = command(loader);
+            list.arg("--library-path")
+                .arg(std::env::join_paths(folders)?)
+                .arg(&busybox);
+            list
+        }
+        None => command(&busybox),
+    };
+    list.arg("--list");
+    let names = output(list, Kind::Group)?.success(&format!("{path} --list"))?;
+    Ok(names.lines().map(ToOwned::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A root file system that has one program, this very test, and nothing that it needs.
+    fn bare() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("usr/sbin")).unwrap();
+        fs::copy(
+            std::env::current_exe().unwrap(),
+            root.path().join("usr/sbin/program"),
+        )
+        .unwrap();
+        root
+    }
+
+    #[test]
+    fn a_program_brings_its_loader_and_its_libraries() {
+        let root = bare();
+        for library in LIBRARIES {
+            if let Ok(real) = fs::canonicalize(Path::new("/").join(library)) {
+                fs::create_dir_all(root.path().join(library)).unwrap();
+                for name in ["libc.so.6", "libgcc_s.so.1", "libm.so.6", "ld-linux-x86-64.so.2"] {
+                    let _ = fs::copy(real.join(name), root.path().join(library).join(name));
+                }
+            }
+        }
+        let mut tree = Tree::default();
+        install(["program"].into_iter(), root.path(), &mut tree).unwrap();
+        assert!(tree.contains("bin/program"));
+        assert!(tree.contains("lib/ld-linux-x86-64.so.2"));
+        assert!(tree.contains("lib/x86_64-linux-gnu/libc.so.6"));
+        assert!(
+            !tree.contains("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
+            "the loader is there once"
+        );
+    }
+
+    #[test]
+    fn what_no_package_has_is_named_with_who_needs_it() {
+        let error = install(["program"].into_iter(), bare().path(), &mut Tree::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("usr/sbin/program needs /lib"), "{error}");
+        let error = install(["other"].into_iter(), bare().path(), &mut Tree::default())
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "no package has a program other");
+    }
+
+    #[test]
+    fn absolute_links_stay_in_the_packages_and_no_link_leads_out() {
+        let root = bare();
+        symlink("/usr/sbin/program", root.path().join("usr/sbin/absolute")).unwrap();
+        symlink("/bin/sh", root.path().join("usr/sbin/host")).unwrap();
+        symlink("../".repeat(30) + "bin/sh", root.path().join("usr/sbin/out")).unwrap();
+        assert_eq!(
+            find(root.path(), PROGRAMS, "absolute").unwrap(),
+            "usr/sbin/absolute"
+        );
+        assert_eq!(find(root.path(), PROGRAMS, "host"), None);
+        assert_eq!(find(root.path(), PROGRAMS, "out"), None);
+    }
+}
