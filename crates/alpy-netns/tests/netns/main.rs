@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The embedded helper at work in namespaces of its own, looked at with `ip`; and what the test's side makes of bad peers.
+
+mod configures;
+mod holds;
+mod image;
+mod lab;
+mod refuses;
+mod session;
+mod taps;
+mod undoes;
