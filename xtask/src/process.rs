@@ -102,21 +102,29 @@ pub fn check_interrupted() -> Result<()> {
 
 /// Looks at a condition until it holds, the limit is over (`None`) or a signal comes (an error).
 pub fn poll<T>(limit: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+    let checked = || check_interrupted().and_then(|()| condition()).transpose();
+    poll_to_the_end(limit, checked).transpose()
+}
+
+/// Looks at a condition until it holds or the limit is over (`None`), whatever signals come.
+pub fn poll_to_the_end<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(value) = condition()? {
-            return Ok(Some(value));
+        if let Some(value) = condition() {
+            return Some(value);
         }
         if Instant::now() >= deadline {
-            return Ok(None);
+            return None;
         }
-        let state = INTERRUPTED
-            .wait_timeout(state(), TICK)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
-        if state.interrupted {
-            return Err(stop::interrupted());
-        }
+        thread::park_timeout(TICK);
+    }
+}
+
+/// Returns once a signal has asked xtask to end.
+pub fn wait_for_interrupt() {
+    let mut state = state();
+    while !state.interrupted {
+        state = INTERRUPTED.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
 }
 
@@ -356,7 +364,7 @@ enum Stage {
 
 /// The pid of a child.
 pub fn pid(child: &Child) -> Pid {
-    Pid::from_raw(child.id().cast_signed())
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's pids are i32"))
 }
 
 fn send(pid: Pid, kind: Kind, signal: Signal) {

@@ -74,11 +74,6 @@ impl Workspace {
             rabbit_tests,
         })
     }
-
-    /// alpy's own folder under the target folder.
-    pub fn alpy(&self) -> PathBuf {
-        self.target.join("alpy")
-    }
 }
 
 /// The Cargo that runs xtask, in the folder of the workspace.

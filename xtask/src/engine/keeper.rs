@@ -41,6 +41,8 @@ enum Event {
     Joined(UnixStream),
     Left(u64),
     Exited(Pid),
+    /// A signal asked the keeper to end, as when the machine is shut down.
+    Interrupted,
 }
 
 /// Runs the engine until nobody is connected. Arguments: its folder and that of its sockets.
@@ -69,6 +71,11 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
                 break;
             }
         }
+    });
+    let interrupted = sender.clone();
+    thread::spawn(move || {
+        process::wait_for_interrupt();
+        let _ = interrupted.send(Event::Interrupted);
     });
     sender
         .send(Event::Joined(first))
@@ -139,6 +146,7 @@ impl Keeper<'_> {
                         bail!("it has ended");
                     }
                 }
+                Ok(Event::Interrupted) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) if Instant::now() > deadline && !ready => {
                     bail!("no answer within {} s", START.as_secs());
                 }

@@ -92,11 +92,11 @@ pub fn remove_files(folder: &Path, runtime: &Path) -> Result<()> {
 
 /// Kills all descendants of this process, which adopts orphans, until there are none.
 pub fn kill_descendants() -> Result<()> {
-    let gone = process::poll(Duration::from_secs(20), || {
+    let gone = process::poll_to_the_end(Duration::from_secs(20), || {
         let descendants = descendants(getpid(), &processes(|_| true));
         kill_all(&descendants);
-        Ok(descendants.is_empty().then_some(()))
-    })?;
+        descendants.is_empty().then_some(())
+    });
     gone.context("processes of the engine do not end")
 }
 
