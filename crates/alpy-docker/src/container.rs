@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Engine, Output, Result, Running, Stream};
+use crate::{Engine, ExitStatus, Output, Result, Running, Stream};
 
 /// A container to be.
 ///
@@ -51,7 +51,8 @@ pub struct Container {
     pub(crate) memory_mib: Option<u32>,
     pub(crate) processes: Option<u32>,
     pub(crate) time_limit: Duration,
-    pub(crate) sink: Option<Sink>,
+    pub(crate) files: Vec<(String, u32, Vec<u8>)>,
+    pub(crate) listeners: Listeners,
 }
 
 /// A folder or file of the host, seen inside.
@@ -62,8 +63,12 @@ pub(crate) struct Bind {
     pub(crate) read_only: bool,
 }
 
-/// Where output goes as it comes.
-pub(crate) type Sink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+/// Who wants to hear of the container's life as it goes on.
+#[derive(Clone, Default)]
+pub(crate) struct Listeners {
+    pub(crate) output: Option<Arc<dyn Fn(Stream, &[u8]) + Send + Sync>>,
+    pub(crate) end: Option<Arc<dyn Fn(ExitStatus) + Send + Sync>>,
+}
 
 impl Container {
     /// A container of an image that the engine has.
@@ -91,7 +96,8 @@ impl Container {
             memory_mib: None,
             processes: None,
             time_limit: Duration::from_secs(60),
-            sink: None,
+            files: Vec::new(),
+            listeners: Listeners::default(),
         }
     }
 
@@ -149,6 +155,12 @@ impl Container {
     /// kernel kills this one too.
     pub fn pid_of(mut self, container: &str) -> Self {
         self.pid_mode = Some(format!("container:{container}"));
+        self
+    }
+
+    /// Has a process namespace of its own, where its command is process 1: the default.
+    pub fn own_pids(mut self) -> Self {
+        self.pid_mode = None;
         self
     }
 
@@ -262,7 +274,20 @@ impl Container {
     /// Calls the function with each piece of output as it comes, to write it to a file, for example. Pieces end where the
     /// engine ended them, not at line ends. The call is made on a task of the runtime: it must not block for long.
     pub fn on_output(mut self, sink: impl Fn(Stream, &[u8]) + Send + Sync + 'static) -> Self {
-        self.sink = Some(Arc::new(sink));
+        self.listeners.output = Some(Arc::new(sink));
+        self
+    }
+
+    /// Calls the function when the container has ended, with how. As for [`on_output`](Self::on_output), it must not block. It
+    /// is not called for a [`Running`] that is dropped before.
+    pub fn on_end(mut self, listener: impl Fn(ExitStatus) + Send + Sync + 'static) -> Self {
+        self.listeners.end = Some(Arc::new(listener));
+        self
+    }
+
+    /// Writes a file into it before the command starts, owned by root, at an absolute path. Folders that are not there are made.
+    pub fn file(mut self, path: impl Into<String>, content: impl Into<Vec<u8>>, mode: u32) -> Self {
+        self.files.push((path.into(), mode, content.into()));
         self
     }
 

@@ -137,7 +137,7 @@ impl Engine {
     /// The first one, after all were tried.
     pub async fn remove_labelled(&self, label: &str) -> Result<Vec<String>> {
         let ids = self.labelled(label).await?;
-        let removals = ids.iter().map(|id| self.remove(id));
+        let removals: Vec<_> = ids.iter().map(|id| self.remove(id)).collect();
         let results: Vec<Result<()>> = stream::iter(removals).buffer_unordered(8).collect().await;
         results.into_iter().collect::<Result<()>>()?;
         Ok(ids)

@@ -61,8 +61,9 @@ pub(crate) async fn run(spec: Container, engine: &Engine) -> Result<Output> {
 
 impl Running {
     pub(crate) async fn start(spec: Container, engine: &Engine) -> Result<Self> {
+        let files = archive(&spec)?;
         let guard = create(engine, &spec).await?;
-        match Self::start_created(&spec, engine, guard.id()).await {
+        match Self::start_created(&spec, files, engine, guard.id()).await {
             Ok((watch, stdin)) => Ok(Self {
                 engine: engine.clone(),
                 argv: spec.argv(),
@@ -81,8 +82,16 @@ impl Running {
 
     /// Watches and attaches, then starts. Nothing can then be missed, however short the container's life: the stream of events
     /// is known to be open, because it has told of the creation.
-    async fn start_created(spec: &Container, engine: &Engine, id: &str) -> Result<(Watch, Option<Stdin>)> {
+    async fn start_created(
+        spec: &Container,
+        files: Option<Vec<u8>>,
+        engine: &Engine,
+        id: &str,
+    ) -> Result<(Watch, Option<Stdin>)> {
         let step = |what: &str| format!("{what} a container of image {}", spec.image);
+        if let Some(files) = files {
+            upload(engine, id, "/", files, &step("copy files into")).await?;
+        }
         let mut events: Events = Box::pin(engine.events(id, &EVENTS));
         let first = async { events.next().await.unwrap_or_else(|| Err(closed())) };
         let options = AttachContainerOptions {
@@ -95,7 +104,7 @@ impl Running {
         let attached = engine.docker.attach_container(id, Some(options));
         let (watch, attach) = (step("watch"), step("attach to"));
         let (_, attached) = tokio::try_join!(engine.ask(&watch, first), engine.ask(&attach, attached))?;
-        let watch = Watch::new(events, attached.output, spec.sink.clone());
+        let watch = Watch::new(events, attached.output, spec.listeners.clone());
         let started = engine.docker.start_container(id, None::<StartContainerOptions>);
         match engine.ask(&step("start"), started).await {
             Ok(()) => {}
@@ -268,37 +277,16 @@ impl Running {
     /// # Errors
     /// [`Error::Invalid`] for a path that is not absolute or too long, or those of the engine.
     pub async fn copy_in(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
-        let invalid = || Error::Invalid {
-            what: "path in the container",
-            value: path.to_owned(),
-            why: "it must be absolute and name a file",
-        };
-        let (folder, name) = path
-            .rsplit_once('/')
-            .filter(|_| path.starts_with('/'))
-            .ok_or_else(invalid)?;
-        if name.is_empty() || name == ".." {
-            return Err(invalid());
-        }
+        let (folder, name) = split(path)?;
         let archive = Archive::new().file(name, mode, content)?.finish();
-        let options = UploadToContainerOptions {
-            path: format!("{folder}/"),
-            ..Default::default()
-        };
-        let body = bollard::body_full(archive.into());
-        let uploaded = self
-            .engine
-            .docker
-            .upload_to_container(self.id(), Some(options), body);
-        self.engine
-            .ask(&format!("copy {path} into a container"), uploaded)
-            .await
-            .map_err(|error| match error {
-                Error::Refused {
-                    status: 404, reason, ..
-                } if reason.contains("No such container") => self.not_running(),
-                other => other,
-            })
+        let step = format!("copy {path} into a container");
+        let uploaded = upload(&self.engine, self.id(), &format!("{folder}/"), archive, &step).await;
+        uploaded.map_err(|error| match error {
+            Error::Refused {
+                status: 404, reason, ..
+            } if reason.contains("No such container") => self.not_running(),
+            other => other,
+        })
     }
 
     /// Runs a further command in it, to its end, with the same rights as the first. Not cancel safe: the command runs on.
@@ -439,6 +427,37 @@ impl fmt::Debug for Running {
             .field("status", &self.status())
             .finish_non_exhaustive()
     }
+}
+
+/// The files that a container shall have before it starts.
+fn archive(spec: &Container) -> Result<Option<Vec<u8>>> {
+    let mut archive = Archive::new();
+    for (path, mode, content) in &spec.files {
+        let (folder, name) = split(path)?;
+        archive = archive.file(&format!("{}/{name}", folder.trim_start_matches('/')), *mode, content)?;
+    }
+    Ok((!spec.files.is_empty()).then(|| archive.finish()))
+}
+
+/// The folder of a file in a container, and its name there.
+fn split(path: &str) -> Result<(&str, &str)> {
+    let parts = path.rsplit_once('/').filter(|_| path.starts_with('/'));
+    parts
+        .filter(|(_, name)| !name.is_empty() && *name != "..")
+        .ok_or_else(|| Error::Invalid {
+            what: "path in the container",
+            value: path.to_owned(),
+            why: "it must be absolute and name a file",
+        })
+}
+
+async fn upload(engine: &Engine, id: &str, folder: &str, archive: Vec<u8>, step: &str) -> Result<()> {
+    let options = UploadToContainerOptions {
+        path: folder.to_owned(),
+        ..Default::default()
+    };
+    let body = bollard::body_full(archive.into());
+    engine.ask(step, engine.docker.upload_to_container(id, Some(options), body)).await
 }
 
 /// Removes what was created and could not start.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::Instrument;
 
-use crate::container::Sink;
+use crate::container::Listeners;
 use crate::engine::translate;
 use crate::{ExitStatus, Stream};
 
@@ -47,13 +47,13 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts watching, in a task of the runtime.
-    pub(crate) fn new(events: Events, attached: Attached, sink: Option<Sink>) -> Self {
+    pub(crate) fn new(events: Events, attached: Attached, listeners: Listeners) -> Self {
         let log = Arc::new(Mutex::new(Log::default()));
         let (sender, life) = watch::channel(Life::default());
         let watcher = Watcher {
             life: sender,
             log: Arc::clone(&log),
-            sink,
+            listeners,
         };
         let task = tokio::spawn(watcher.run(events, attached).in_current_span()).abort_handle();
         Self { life, log, task }
@@ -74,7 +74,7 @@ impl Drop for Watch {
 struct Watcher {
     life: watch::Sender<Life>,
     log: Arc<Mutex<Log>>,
-    sink: Option<Sink>,
+    listeners: Listeners,
 }
 
 impl Watcher {
@@ -104,8 +104,8 @@ impl Watcher {
             // An attached stream that breaks is one that has ended: the events say whether the container has.
             Some(Err(_)) | None => return self.life.send_modify(|life| life.silent = true),
         };
-        if let Some(sink) = &self.sink {
-            sink(stream, &bytes);
+        if let Some(listener) = &self.listeners.output {
+            listener(stream, &bytes);
         }
         lock(&self.log).add(stream, &bytes);
         // The value is the same; this wakes those who wait for output.
@@ -129,8 +129,11 @@ impl Watcher {
                     .and_then(|code| code.parse().ok())
                     .ok_or("an end without an exit code")?;
                 tracing::debug!(code, "a container ended");
-                self.life
-                    .send_modify(|life| life.ended = Some(ExitStatus::new(code)));
+                let status = ExitStatus::new(code);
+                if let Some(listener) = &self.listeners.end {
+                    listener(status);
+                }
+                self.life.send_modify(|life| life.ended = Some(status));
             }
             Some("destroy") => self.life.send_modify(|life| life.removed = true),
             _ => {}

@@ -33,6 +33,19 @@ impl Scene {
         self.engine.labelled(&self.label()).await.unwrap()
     }
 
+    /// Waits until the scene has no container any more.
+    pub(crate) async fn none_left(&self) {
+        let gone = async {
+            let mut next_look = tokio::time::interval(Duration::from_millis(20));
+            while !self.containers().await.is_empty() {
+                next_look.tick().await;
+            }
+        };
+        tokio::time::timeout(SOON, gone)
+            .await
+            .expect("containers are left");
+    }
+
     pub(crate) fn label(&self) -> String {
         format!("alpy.run={}", self.unique)
     }
@@ -47,7 +60,7 @@ pub(crate) fn busybox_root() -> Vec<u8> {
         .file("bin/busybox", 0o755, &program)
         .unwrap();
     for applet in [
-        "cat", "echo", "false", "grep", "id", "kill", "ls", "nc", "ps", "sh", "sleep", "stat", "true", "yes",
+        "cat", "echo", "false", "grep", "head", "id", "ls", "readlink", "sh", "sleep", "stat", "true", "yes",
     ] {
         root = root.symlink(&format!("bin/{applet}"), "busybox").unwrap();
     }
