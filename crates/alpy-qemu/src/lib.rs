@@ -1,2 +1,63 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! QEMU machines: command line, process supervision, accelerator.
+//! QEMU machines: the command line as a builder, the process under supervision, the accelerator by proof.
+//!
+//! A [`Machine`] is data: what is in the box. [`Qemu::start`] makes a process of it, stopped at the first instruction, whose
+//! monitor and serial console are socket pairs that only the two of them have. It ends with the test, whatever ends the test.
+//!
+//! ```
+//! use alpy_qemu::{Accelerator, Machine, Nic, Tap};
+//!
+//! let machine = Machine::new()
+//!     .kernel("vmlinuz")
+//!     .initrd("initrd.gz")
+//!     .append("console=ttyS0 quiet")
+//!     .memory_mib(256);
+//!
+//! // The arguments alone, for a QEMU that somebody else starts.
+//! let link0 = Nic::new(Tap::name("tap0")).capture("link0.pcap");
+//! let arguments = machine.arguments(&Accelerator::tcg(), &[link0]);
+//! assert!(arguments.iter().any(|argument| argument == "virtio-net-pci,id=nic0,netdev=link0,romfile="));
+//! ```
+//!
+//! And a whole life, under this crate's supervision:
+//!
+//! ```no_run
+//! # use alpy_qemu::{Machine, Options, Qemu};
+//! # use std::time::Duration;
+//! # async fn example(machine: Machine) -> Result<(), alpy_qemu::Error> {
+//! let mut qemu = Qemu::start(&machine, Vec::new(), Options::new().evidence("target/alpy/boot")).await?;
+//! let console = qemu.take_console();
+//! qemu.start_cpu().await?;
+//! // ... log in on the console, and shut the guest down ...
+//! qemu.wait_powered_down(Duration::from_secs(60)).await?;
+//! qemu.wait_stopped(Duration::from_secs(5)).await?;
+//! qemu.quit(Duration::from_secs(5)).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! - [`Machine`]: start here. What the guest finds: kernel, disks, firmware, memory, NICs' model.
+//! - [`Disk`], [`DiskModel`]: a disk image, and how the guest sees it. Never written unless a word says so.
+//! - [`Firmware`]: BIOS or UEFI.
+//! - [`Nic`], [`Tap`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
+//! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
+//! - [`Qemu`], [`Options`]: the running process.
+//! - [`Error`], [`Result`]: what can go wrong.
+
+mod accelerator;
+mod disk;
+mod error;
+mod firmware;
+mod machine;
+mod nic;
+mod option;
+mod output;
+mod process;
+mod qemu;
+
+pub use accelerator::Accelerator;
+pub use disk::{Disk, DiskModel};
+pub use error::{Error, Result};
+pub use firmware::Firmware;
+pub use machine::Machine;
+pub use nic::{Nic, NicModel, Tap, nic_arguments};
+pub use qemu::{Options, Qemu};

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Disks.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::option::OptionValue;
+
+/// A disk image.
+///
+/// What the guest writes goes to an overlay that QEMU makes and unlinks before the guest runs (`snapshot=on`), so nothing
+/// stays of it and the image is as it was. [`persistent`](Self::persistent) lets the guest write to the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Disk {
+    path: PathBuf,
+    format: Option<String>,
+    model: DiskModel,
+    persistent: bool,
+}
+
+impl Disk {
+    /// A disk with the content of an image file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            format: None,
+            model: DiskModel::VirtioBlk,
+            persistent: false,
+        }
+    }
+
+    /// The image's format as QEMU calls it: `raw`, `qcow2`, `vmdk`, ... Without this word QEMU looks for itself; it then
+    /// says so in a warning when the image is a raw one, and keeps a guest from writing the first sector of a persistent one.
+    pub fn format(mut self, format: impl Into<String>) -> Self {
+        self.format = Some(format.into());
+        self
+    }
+
+    /// What kind of disk the guest sees.
+    pub fn model(mut self, model: DiskModel) -> Self {
+        self.model = model;
+        self
+    }
+
+    /// Lets the guest write to the image itself.
+    pub fn persistent(mut self) -> Self {
+        self.persistent = true;
+        self
+    }
+
+    pub(crate) fn arguments(&self, index: usize) -> [OsString; 4] {
+        let id = format!("disk{index}");
+        let mut drive = OptionValue::new("")
+            .set("id", &id)
+            .set("if", "none")
+            .file(&self.path);
+        if let Some(format) = &self.format {
+            drive = drive.set("format", format);
+        }
+        if !self.persistent {
+            drive = drive.set("snapshot", "on");
+        }
+        let device = OptionValue::new(self.model.device()).set("drive", &id);
+        ["-drive".into(), drive.into(), "-device".into(), device.into()]
+    }
+}
+
+/// What kind of disk a guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskModel {
+    /// virtio-blk, the fast one. The default.
+    VirtioBlk,
+    /// A SATA disk (IDE on the machine type `pc`), for a guest without a virtio driver.
+    Ide,
+}
+
+impl DiskModel {
+    fn device(self) -> &'static str {
+        match self {
+            Self::VirtioBlk => "virtio-blk-pci",
+            Self::Ide => "ide-hd",
+        }
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What can go wrong.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// The result of what can go wrong here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with a machine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The emulator is not installed.
+    #[error("{} is not installed; remedy: sudo apt-get install qemu-system-x86", program.display())]
+    ProgramMissing {
+        /// What was to be run.
+        program: PathBuf,
+    },
+    /// The emulator could not be run.
+    #[error("cannot run {}", program.display())]
+    Spawn {
+        /// What was to be run.
+        program: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// QEMU has ended when it should not have, or not as it should.
+    #[error("QEMU ended with {status} {when}; its last words: {}; it was: {command_line}", last_words(.stderr))]
+    Exited {
+        /// In the course of what.
+        when: &'static str,
+        /// The exit status, or the signal.
+        status: ExitStatus,
+        /// The end of what it wrote on stderr.
+        stderr: String,
+        /// Program and arguments, as a shell would take them.
+        command_line: String,
+    },
+    /// QEMU did not do something in time.
+    #[error("QEMU did not {what} within {after:?}")]
+    Timeout {
+        /// What it should have done.
+        what: &'static str,
+        /// How long it was waited.
+        after: Duration,
+    },
+    /// QEMU did not end in time when it was told to. It is killed by now.
+    #[error("QEMU did not quit within {after:?} and was killed")]
+    Killed {
+        /// How long it was waited.
+        after: Duration,
+        /// What was in the way of the command, if it was not the time alone.
+        source: Option<alpy_qmp::Error>,
+    },
+    /// The machine went down, but it was not the guest that powered it off.
+    #[error("the machine went down for the reason {reason}, expected guest-shutdown")]
+    UnexpectedShutdown {
+        /// The reason as QMP names it (QEMU, qapi/run-state.json, `ShutdownCause`).
+        reason: String,
+    },
+    /// The monitor failed.
+    #[error("QMP failed {when}")]
+    Qmp {
+        /// In the course of what.
+        when: &'static str,
+        /// The client's error.
+        source: alpy_qmp::Error,
+    },
+    /// There is no UEFI firmware where distributions put it.
+    #[error("no UEFI firmware is installed; remedy: sudo apt-get install ovmf")]
+    FirmwareMissing,
+    /// The environment asks for an accelerator that there is not.
+    #[error("ALPY_ACCEL={value:?} is no accelerator; it is kvm or tcg, or not set for a choice by proof")]
+    UnknownAccelerator {
+        /// The variable's value.
+        value: String,
+    },
+    /// The environment asks for KVM where there is none.
+    #[error("ALPY_ACCEL=kvm, but {} cannot be opened", device.display())]
+    KvmUnusable {
+        /// The device.
+        device: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Evidence cannot be written.
+    #[error("cannot write {}", path.display())]
+    Evidence {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The system refused something else.
+    #[error("cannot {what}")]
+    System {
+        /// What it refused.
+        what: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+fn last_words(stderr: &str) -> &str {
+    if stderr.is_empty() { "none" } else { stderr }
+}

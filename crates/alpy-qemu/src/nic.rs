@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Network interfaces: the device in the guest, the tap behind it, the capture between the two.
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::option::OptionValue;
+
+/// A network interface of the machine and the tap device that it is wired to.
+///
+/// The first one of a machine is the device `nic0` on the network backend `link0`, the next `nic1` on `link1`, and so on:
+/// the names for QMP's `set_link` and its like.
+#[derive(Debug)]
+#[must_use]
+pub struct Nic {
+    tap: Tap,
+    mac: Option<[u8; 6]>,
+    capture: Option<PathBuf>,
+}
+
+impl Nic {
+    /// An interface wired to a tap.
+    pub fn new(tap: Tap) -> Self {
+        Self {
+            tap,
+            mac: None,
+            capture: None,
+        }
+    }
+
+    /// The hardware address. Without this word it is QEMU's choice: 52:54:00:12:34:56 for the first interface of every
+    /// machine, one more for the next.
+    pub fn mac(mut self, address: [u8; 6]) -> Self {
+        self.mac = Some(address);
+        self
+    }
+
+    /// Captures every frame, both ways, into a file in pcap format, which is overwritten. Each frame is in the file as soon as
+    /// it has passed (QEMU's filter-dump).
+    pub fn capture(mut self, path: impl Into<PathBuf>) -> Self {
+        self.capture = Some(path.into());
+        self
+    }
+
+    /// Where the frames are captured to.
+    pub fn capture_path(&self) -> Option<&Path> {
+        self.capture.as_deref()
+    }
+
+    pub(crate) fn into_descriptor(self) -> Option<OwnedFd> {
+        match self.tap {
+            Tap::Descriptor(descriptor) => Some(descriptor),
+            Tap::Name(_) => None,
+        }
+    }
+
+    fn arguments(&self, index: usize, model: NicModel, network_boot: bool) -> Vec<OsString> {
+        let backend = OptionValue::new("tap").set("id", format!("link{index}"));
+        let backend = match &self.tap {
+            Tap::Descriptor(descriptor) => backend.set("fd", descriptor.as_raw_fd().to_string()),
+            // With a vnet header on the tap, QEMU before 8.0 writes each frame behind that header into the capture, and the
+            // guest may send frames that never were on a wire: larger than the MTU, without checksum.
+            Tap::Name(name) => backend
+                .set("ifname", name)
+                .set("script", "no")
+                .set("downscript", "no")
+                .set("vnet_hdr", "off"),
+        };
+        // vhost would carry the frames past the capture.
+        let backend = backend.set("vhost", "off");
+
+        let mut device = OptionValue::new(model.device())
+            .set("id", format!("nic{index}"))
+            .set("netdev", format!("link{index}"));
+        if let Some([a, b, c, d, e, f]) = self.mac {
+            device = device.set("mac", format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"));
+        }
+        if !network_boot {
+            device = device.set("romfile", "");
+        }
+
+        let mut arguments = vec!["-netdev".into(), backend.into(), "-device".into(), device.into()];
+        if let Some(path) = &self.capture {
+            let dump = OptionValue::new("filter-dump")
+                .set("id", format!("capture{index}"))
+                .set("netdev", format!("link{index}"))
+                .set("file", path);
+            arguments.extend(["-object".into(), dump.into()]);
+        }
+        arguments
+    }
+}
+
+/// A tap device, as QEMU gets at it.
+#[derive(Debug)]
+pub enum Tap {
+    /// An open one, which QEMU inherits: made without `IFF_VNET_HDR` (see <https://docs.kernel.org/networking/tuntap.html>),
+    /// in whatever network namespace. The way that needs no privilege.
+    Descriptor(OwnedFd),
+    /// One in the network namespace of QEMU, which QEMU opens by its name and so must be allowed to.
+    Name(String),
+}
+
+impl Tap {
+    /// A tap by its name.
+    pub fn name(name: impl Into<String>) -> Self {
+        Self::Name(name.into())
+    }
+}
+
+impl From<OwnedFd> for Tap {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self::Descriptor(descriptor)
+    }
+}
+
+/// What kind of interface the guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NicModel {
+    /// virtio-net. The default.
+    VirtioNet,
+    /// Intel's 82540EM.
+    E1000,
+}
+
+impl NicModel {
+    fn device(self) -> &'static str {
+        match self {
+            Self::VirtioNet => "virtio-net-pci",
+            Self::E1000 => "e1000",
+        }
+    }
+}
+
+/// The arguments for the network alone, for a QEMU command line that somebody else writes.
+///
+/// Where a tap is a descriptor, the arguments name its number: that QEMU must inherit it under the same.
+pub fn nic_arguments(model: NicModel, nics: &[Nic]) -> Vec<OsString> {
+    arguments(model, nics, false)
+}
+
+pub(crate) fn arguments(model: NicModel, nics: &[Nic], network_boot: bool) -> Vec<OsString> {
+    nics.iter()
+        .enumerate()
+        .flat_map(|(index, nic)| nic.arguments(index, model, network_boot))
+        .collect()
+}

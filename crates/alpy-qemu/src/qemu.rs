@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The running machine.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use alpy_qmp::commands::Cont;
+use alpy_qmp::{Client, Direction, Position};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::accelerator::Accelerator;
+use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::nic::Nic;
+use crate::process::{self, Launch, Process};
+
+/// How a machine is run.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options {
+    evidence: Option<PathBuf>,
+    accelerator: Option<Accelerator>,
+    start_timeout: Duration,
+}
+
+impl Options {
+    /// No evidence, the accelerator by proof, 30 s for the start.
+    pub fn new() -> Self {
+        Self {
+            evidence: None,
+            accelerator: None,
+            start_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// The folder, which must exist, for `qemu-command.txt`, `qemu-stdout.log`, `qemu-stderr.log` and `qmp.log`. Files of
+    /// these names are overwritten.
+    pub fn evidence(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.evidence = Some(folder.into());
+        self
+    }
+
+    /// The accelerator, instead of [`Accelerator::detect`]'s.
+    pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
+        self.accelerator = Some(accelerator);
+        self
+    }
+
+    /// How long QEMU may take from its start until it greets.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = timeout;
+        self
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A running QEMU.
+///
+/// It ends with [`quit`](Self::quit). One that is dropped is killed; so is one whose parent ends, in whatever way.
+#[derive(Debug)]
+pub struct Qemu {
+    qmp: Client,
+    console: Option<UnixStream>,
+    process: Process,
+    accelerator: Accelerator,
+    captures: Vec<PathBuf>,
+    /// Those of the captures that had ended before QEMU was told to quit.
+    incomplete: Option<Vec<PathBuf>>,
+}
+
+impl Qemu {
+    /// Starts a machine, with its CPUs stopped, and connects to its monitor and its console.
+    ///
+    /// Descriptors of taps are QEMU's alone afterwards, so a tap's carrier goes with QEMU.
+    ///
+    /// Cancel safe: QEMU is killed.
+    ///
+    /// # Errors
+    /// [`Error::ProgramMissing`], [`Error::Spawn`]. [`Error::Exited`] if QEMU does not like the machine, with what it says.
+    /// [`Error::Qmp`] if it does not greet in time. [`Error::Evidence`]. As [`Accelerator::detect`].
+    pub async fn start(machine: &Machine, nics: Vec<Nic>, options: Options) -> Result<Self> {
+        let accelerator = match options.accelerator {
+            Some(accelerator) => accelerator,
+            None => Accelerator::detect(machine.program_path()).await?,
+        };
+        let (qmp, qmp_far) = socket_pair()?;
+        let (console, console_far) = socket_pair()?;
+        let captures = nics
+            .iter()
+            .filter_map(|nic| nic.capture_path().map(PathBuf::from))
+            .collect();
+        let mut arguments = [
+            "-S",
+            "-chardev",
+            &format!("socket,id=qmp,fd={}", qmp_far.as_raw_fd()),
+            "-mon",
+            "chardev=qmp,mode=control",
+            "-chardev",
+            &format!("socket,id=console,fd={}", console_far.as_raw_fd()),
+            "-serial",
+            "chardev:console",
+        ]
+        .map(Into::into)
+        .to_vec();
+        arguments.extend(machine.arguments(&accelerator, &nics));
+        let mut descriptors: Vec<_> = nics.into_iter().filter_map(Nic::into_descriptor).collect();
+        descriptors.extend([qmp_far, console_far]);
+
+        let mut qmp_options = alpy_qmp::Options::new()
+            .greeting_timeout(options.start_timeout)
+            // Enough to find the end of a guest's life in, whatever came before it.
+            .history_events(1 << 14);
+        if let Some(folder) = &options.evidence {
+            qmp_options = with_wire_log(qmp_options, process::create(&folder.join("qmp.log"))?);
+        }
+        let process = Process::start(Launch {
+            program: machine.program_path().to_owned(),
+            arguments,
+            descriptors,
+            evidence: options.evidence,
+        })
+        .await?;
+        let qmp = match qmp_options.attach(qmp).await {
+            Ok(client) => client,
+            Err(error) => return Err(explain(&process, "at its start", error).await),
+        };
+        Ok(Self {
+            qmp,
+            console: Some(console),
+            process,
+            accelerator,
+            captures,
+            incomplete: None,
+        })
+    }
+
+    /// The monitor.
+    pub fn qmp(&self) -> &Client {
+        &self.qmp
+    }
+
+    /// The other end of the serial console; `None` the second time. Read it all the time: a guest whose console nobody reads
+    /// waits when some 200 kB are unread.
+    pub fn take_console(&mut self) -> Option<UnixStream> {
+        self.console.take()
+    }
+
+    /// What executes the guest's instructions.
+    pub fn accelerator(&self) -> &Accelerator {
+        &self.accelerator
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Program and arguments, as a shell would take them.
+    pub fn command_line(&self) -> &str {
+        self.process.command_line()
+    }
+
+    /// The last lines that QEMU wrote on stderr.
+    pub fn stderr_tail(&self) -> String {
+        self.process.stderr_tail()
+    }
+
+    /// Lets the CPUs run.
+    ///
+    /// Not cancel safe: they may run then, or not.
+    ///
+    /// # Errors
+    /// [`Error::Exited`], [`Error::Qmp`].
+    pub async fn start_cpu(&self) -> Result<()> {
+        match self.qmp.execute(Cont).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(explain(&self.process, "when its CPU was started", error).await),
+        }
+    }
+
+    /// Waits until the guest has powered the machine off.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedShutdown`] if something else than the guest's order was the reason. [`Error::Exited`].
+    /// [`Error::Qmp`] if it has not happened within `timeout`.
+    pub async fn wait_powered_down(&self, timeout: Duration) -> Result<()> {
+        self.powered_down(timeout).await.map(drop)
+    }
+
+    /// Waits until the machine has stopped after it was powered off: CPUs, disks, everything.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As [`wait_powered_down`](Self::wait_powered_down).
+    pub async fn wait_stopped(&self, timeout: Duration) -> Result<()> {
+        let begin = Instant::now();
+        let behind = self.powered_down(timeout).await?;
+        let rest = timeout.saturating_sub(begin.elapsed());
+        match self.qmp.wait_for("STOP", behind, rest).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(explain(&self.process, "before it had stopped", error).await),
+        }
+    }
+
+    /// Ends QEMU: tells it to quit, and kills it if it has not within `timeout`. It has ended in any case, unless the kernel
+    /// itself cannot end it.
+    ///
+    /// Cancel safe: it can be called again.
+    ///
+    /// # Errors
+    /// [`Error::Killed`]. [`Error::Exited`] if the exit status is not 0, or if QEMU had ended before with a status that is
+    /// not.
+    pub async fn quit(&mut self, timeout: Duration) -> Result<()> {
+        let begin = Instant::now();
+        if self.incomplete.is_none() && self.process.exit_status().is_none() {
+            self.incomplete = Some(self.closed_captures());
+        }
+        let order = self.qmp.quit(timeout).await;
+        let rest = timeout.saturating_sub(begin.elapsed());
+        // The kernel takes a moment to take down the process behind a closed connection.
+        let status = match self.wait_exit(rest.max(Duration::from_millis(100))).await {
+            Ok(status) => status,
+            Err(_) => {
+                self.kill();
+                self.wait_exit(Duration::from_secs(5)).await?;
+                return Err(Error::Killed {
+                    after: timeout,
+                    source: order.err(),
+                });
+            }
+        };
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.process.exited("at its end", status))
+        }
+    }
+
+    /// Sends SIGKILL, and does not wait.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Waits until QEMU has ended, by whatever cause, and all its output is logged.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub async fn wait_exit(&self, limit: Duration) -> Result<ExitStatus> {
+        timeout(limit, self.process.wait())
+            .await
+            .map_err(|_| Error::Timeout {
+                what: "end",
+                after: limit,
+            })
+    }
+
+    /// The exit status, if QEMU has ended.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.process.exit_status()
+    }
+
+    /// The captures that are not complete, because QEMU could not write to them, on a full disk for example. It then says one
+    /// line on stderr, gives the capture up and goes on, so nobody else will tell. After [`quit`](Self::quit) the answer is
+    /// final.
+    ///
+    /// If it is not known which ones were given up, it is all.
+    pub fn incomplete_captures(&self) -> Vec<PathBuf> {
+        if self.process.dump_errors() == 0 {
+            return Vec::new();
+        }
+        let incomplete = match &self.incomplete {
+            Some(incomplete) => incomplete.clone(),
+            None => self.closed_captures(),
+        };
+        if incomplete.len() < self.process.dump_errors() {
+            return self.captures.clone();
+        }
+        incomplete
+    }
+
+    /// The captures that are not open in QEMU.
+    fn closed_captures(&self) -> Vec<PathBuf> {
+        let identity = |path: PathBuf| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fd", self.pid())) else {
+            return self.captures.clone();
+        };
+        let open: HashSet<_> = descriptors
+            .filter_map(|entry| identity(entry.ok()?.path()).ok())
+            .collect();
+        let is_open = |path: &&PathBuf| identity(path.to_path_buf()).is_ok_and(|file| open.contains(&file));
+        self.captures
+            .iter()
+            .filter(|path| !is_open(path))
+            .cloned()
+            .collect()
+    }
+
+    /// Gives the place behind the event.
+    async fn powered_down(&self, timeout: Duration) -> Result<Position> {
+        let event = match self.qmp.wait_for("SHUTDOWN", Position::START, timeout).await {
+            Ok(event) => event,
+            Err(error) => return Err(explain(&self.process, "before its guest powered off", error).await),
+        };
+        match event.data["reason"].as_str() {
+            Some("guest-shutdown") => Ok(event.next_position()),
+            reason => Err(Error::UnexpectedShutdown {
+                reason: reason.unwrap_or("unknown").to_owned(),
+            }),
+        }
+    }
+}
+
+/// What is behind a failure of the monitor: often that QEMU has ended.
+async fn explain(process: &Process, when: &'static str, error: alpy_qmp::Error) -> Error {
+    let lost = matches!(
+        error,
+        alpy_qmp::Error::Disconnected { .. } | alpy_qmp::Error::OutcomeUnknown { .. }
+    );
+    // The connection's end is seen a little before the process's.
+    let patience = if lost {
+        Duration::from_secs(2)
+    } else {
+        Duration::ZERO
+    };
+    match timeout(patience, process.wait()).await {
+        Ok(status) => process.exited(when, status),
+        Err(_) => Error::Qmp { when, source: error },
+    }
+}
+
+/// Our end, and QEMU's.
+fn socket_pair() -> Result<(UnixStream, OwnedFd)> {
+    let pair = || {
+        let (near, far) = StdUnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(near)?, far.into()))
+    };
+    pair().map_err(|source| Error::System {
+        what: "make a socket pair",
+        source,
+    })
+}
+
+fn with_wire_log(options: alpy_qmp::Options, file: fs::File) -> alpy_qmp::Options {
+    let begin = Instant::now();
+    let file = Mutex::new(file);
+    options.wire_log(move |direction, line| {
+        let arrow = match direction {
+            Direction::ToServer => "->",
+            Direction::FromServer => "<-",
+        };
+        let seconds = begin.elapsed().as_secs_f64();
+        let text = format!("{seconds:10.6} {arrow} {}\n", String::from_utf8_lossy(line));
+        if let Ok(mut file) = file.lock() {
+            // Without room for evidence the test still goes on; the captures are what it must not miss.
+            let _ = file.write_all(text.as_bytes());
+        }
+    })
+}
