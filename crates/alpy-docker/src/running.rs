@@ -434,7 +434,11 @@ fn archive(spec: &Container) -> Result<Option<Vec<u8>>> {
     let mut archive = Archive::new();
     for (path, mode, content) in &spec.files {
         let (folder, name) = split(path)?;
-        archive = archive.file(&format!("{}/{name}", folder.trim_start_matches('/')), *mode, content)?;
+        archive = archive.file(
+            &format!("{}/{name}", folder.trim_start_matches('/')),
+            *mode,
+            content,
+        )?;
     }
     Ok((!spec.files.is_empty()).then(|| archive.finish()))
 }
@@ -457,7 +461,9 @@ async fn upload(engine: &Engine, id: &str, folder: &str, archive: Vec<u8>, step:
         ..Default::default()
     };
     let body = bollard::body_full(archive.into());
-    engine.ask(step, engine.docker.upload_to_container(id, Some(options), body)).await
+    engine
+        .ask(step, engine.docker.upload_to_container(id, Some(options), body))
+        .await
 }
 
 /// Removes what was created and could not start.
