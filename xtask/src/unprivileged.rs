@@ -51,7 +51,7 @@ fn run_as(account: &Account, tests: &[Test], images: &Path, evidence: &Path) -> 
         KEPT.iter()
             .filter_map(|name| Some((name, std::env::var_os(name)?))),
     );
-    account.become_user(&mut command)?;
+    account.become_user(&mut command);
     // Its own limits are those of its tests.
     process::run(command, Kind::Group)?;
     let mut outcomes = bundle

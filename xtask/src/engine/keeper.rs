@@ -241,7 +241,8 @@ fn start(folder: &Path, runtime: &Path) -> Result<Option<Pid>> {
             "--ip6tables=false",
             "--shutdown-timeout=5",
         ])
-        .env("XDG_RUNTIME_DIR", runtime)
+        // A rootless dockerd makes itself at home in these.
+        .envs(["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"].map(|name| (name, runtime)))
         .env_remove("DOCKER_HOST")
         .stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
     // Asked to end, not killed, dockerd ends its containers first. containerd dies with it.

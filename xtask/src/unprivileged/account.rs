@@ -81,12 +81,13 @@ impl Account {
             tool("usermod", &arguments)?;
         }
         let account = Self { user, remains };
-        let runtime = account.runtime();
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&runtime)
-            .with_context(|| format!("create {}", runtime.display()))?;
-        account.own(&runtime)?;
+        for own in [account.runtime(), account.writable()] {
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&own)
+                .with_context(|| format!("create {}", own.display()))?;
+            account.own(&own)?;
+        }
         Ok(account)
     }
 
@@ -104,6 +105,11 @@ impl Account {
         self.home().join("run")
     }
 
+    /// In place of the home, which the user must not write to: it has the lock.
+    fn writable(&self) -> PathBuf {
+        self.home().join("home")
+    }
+
     /// Gives the user a file or folder, with all that is in it.
     pub fn own(&self, path: &Path) -> Result<()> {
         let (uid, gid) = (self.user.uid.as_raw(), self.user.gid.as_raw());
@@ -117,16 +123,13 @@ impl Account {
     }
 
     /// Makes a command run as the user, in no group but his own.
-    pub fn become_user(&self, command: &mut Command) -> Result<()> {
-        let home = self.home();
+    pub fn become_user(&self, command: &mut Command) {
         // Changing the user from root, `Command` drops root's other groups.
         command.uid(self.user.uid.as_raw()).gid(self.user.gid.as_raw());
         command
-            .env("HOME", home)
-            .env("USER", self.name())
-            .env("LOGNAME", self.name());
-        command.env("XDG_RUNTIME_DIR", self.runtime());
-        Ok(())
+            .env("HOME", self.writable())
+            .env("XDG_RUNTIME_DIR", self.runtime());
+        command.env("USER", self.name()).env("LOGNAME", self.name());
     }
 
     /// Removes the user and all that is his.
