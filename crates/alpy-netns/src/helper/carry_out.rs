@@ -29,6 +29,7 @@ pub(super) fn carry_out(request: &Request, passed: &[OwnedFd]) -> Result<Answer,
     let place = request.namespace.as_ref().map(find).transpose();
     let place = place.map_err(|reason| whole(&reason))?;
     let targets = targets(request, find)?;
+    let there = names_there(&targets);
     let outcome = within(place.as_ref(), || {
         Links::with(async |links| {
             let numbers = links
@@ -36,7 +37,7 @@ pub(super) fn carry_out(request: &Request, passed: &[OwnedFd]) -> Result<Answer,
                 .await
                 .map_err(|error| format!("listing the links: {error}"))?;
             // The inner result is the request's, the outer one is that of getting so far.
-            Ok(match look(request, numbers.keys()) {
+            Ok(match look(request, numbers.keys(), &targets, there) {
                 Ok(()) => act(request, &links, numbers, &targets).await,
                 Err(failure) => Err(failure),
             })
@@ -66,8 +67,29 @@ fn targets(
     Ok(targets)
 }
 
+/// The names that are taken in each namespace that a link is moved to, by the namespace's number.
+///
+/// That needs more privilege than the moves do. Without, such a namespace is left out, and the kernel alone will tell.
+fn names_there(targets: &HashMap<usize, Place>) -> HashMap<u64, HashSet<InterfaceName>> {
+    let mut there = HashMap::new();
+    for place in targets.values() {
+        let numbers = within(Some(place), || {
+            Links::with(async |links| links.numbers().await.map_err(|error| error.to_string()))
+        });
+        if let (Some(number), Ok(numbers)) = (place.number(), numbers) {
+            there.insert(number, numbers.into_keys().collect());
+        }
+    }
+    there
+}
+
 /// Follows the names through all steps, so that one that is not there, or taken, is found before the first step.
-fn look<'a>(request: &'a Request, links: impl Iterator<Item = &'a InterfaceName>) -> Result<(), Failure> {
+fn look<'a>(
+    request: &'a Request,
+    links: impl Iterator<Item = &'a InterfaceName>,
+    targets: &HashMap<usize, Place>,
+    mut there: HashMap<u64, HashSet<InterfaceName>>,
+) -> Result<(), Failure> {
     let mut names: HashSet<&InterfaceName> = links.collect();
     for (index, operation) in request.operations.iter().enumerate() {
         let refuse = |reason: String| Err(failure(index, operation, reason));
@@ -96,6 +118,15 @@ fn look<'a>(request: &'a Request, links: impl Iterator<Item = &'a InterfaceName>
         }
         if let Some(new) = new.filter(|new| !names.insert(new)) {
             return refuse(format!("there is a link {new} already"));
+        }
+        if let Operation::ChangeLink(change) = operation {
+            let name = change.name.as_ref().unwrap_or(&change.link);
+            let number = targets.get(&index).and_then(Place::number);
+            if let Some(names) = number.and_then(|number| there.get_mut(&number)) {
+                if !names.insert(name.clone()) {
+                    return refuse(format!("there is a link {name} already in that namespace"));
+                }
+            }
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::kill;
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -49,6 +50,14 @@ impl Place {
             },
         }
         .map_err(|reason| format!("no network namespace {namespace}: {reason}"))
+    }
+
+    /// What tells it from other namespaces, where that is known: its inode's number.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Open(descriptor) => fstat(descriptor).ok().map(|stat| stat.st_ino),
+            Self::Process(_) => None,
+        }
     }
 
     /// Has a message move its link here.

@@ -114,7 +114,7 @@ fn fetch(from: &Place, name: &InterfaceName, former: &InterfaceName) -> Result<(
     within(Some(from), || {
         Links::with(async |links| {
             let numbers = links.numbers().await.map_err(|error| error.to_string())?;
-            // A move that failed half-way has not renamed it yet.
+            // That the new name was free has been looked at. A move that failed half-way may not have renamed it yet.
             let index = *numbers
                 .get(name)
                 .or_else(|| numbers.get(former))

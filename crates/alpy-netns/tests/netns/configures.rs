@@ -116,9 +116,8 @@ async fn a_link_without_ipv6_link_local_gets_no_address_by_itself() {
         .tap(name("usual"))
         .link(LinkChange::of(name("usual")).up());
     let _taps = lab.run(&request).await.unwrap().taps;
-    let quiet = &lab.ip("-d addr show quiet")[0];
-    assert_eq!(quiet["inet6_addr_gen_mode"], "none");
-    assert_eq!(quiet["addr_info"], json!([]));
+    assert_eq!(lab.ip("-d link show quiet")[0]["inet6_addr_gen_mode"], "none");
+    assert_eq!(lab.ip("addr show quiet")[0]["addr_info"], json!([]));
     // The control: what the kernel does otherwise.
     assert_eq!(lab.ip("addr show usual")[0]["addr_info"][0]["scope"], "link");
 }

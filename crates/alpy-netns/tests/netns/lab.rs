@@ -87,9 +87,14 @@ impl Lab {
 
     /// What there is to see of links, addresses and routes, but for counters and times.
     pub(crate) fn state(&self) -> Value {
-        ["-d addr", "route show table all", "-6 route show table all"]
-            .map(|show| self.ip(show))
-            .into()
+        [
+            "-d link",
+            "addr",
+            "route show table all",
+            "-6 route show table all",
+        ]
+        .map(|show| self.ip(show))
+        .into()
     }
 }
 
