@@ -159,7 +159,7 @@ impl RemoteShell {
 
     async fn run_within(&mut self, command: &str, deadline: Duration) -> Result<Output, Error> {
         let Some(typed) = typing::typed(command) else {
-            let wrapper = "alpy_s=$(alpy_get);echo \"<$alpy_i|\";eval \"$alpy_s\" </dev/null";
+            let wrapper = "alpy_s=$(alpy_get);eval \"$alpy_s\" </dev/null";
             return self.feed(wrapper, command, command.as_bytes(), deadline).await;
         };
         self.settle(deadline).await?;
@@ -187,10 +187,13 @@ impl RemoteShell {
             .await?;
         let ready = format!("<{id}+");
         let ended = format!("\n|{id}>");
+        let mut came = Vec::new();
         for block in typing::blocks(content) {
             // The first one says that the far end reads, so that no line of the content becomes a command.
-            let found = self.expect(&[&ready, &ended], name, deadline).await?;
+            let mut found = self.expect(&[&ready, &ended], name, deadline).await?;
+            came.append(&mut found.before);
             if found.index == 1 {
+                found.before = came;
                 return self.outcome_of(&id, name, found, deadline).await;
             }
             self.console.send(block).await?;

@@ -15,7 +15,9 @@ const BLOCK: usize = 2048;
 /// `alpy ID COMMAND` runs a command between `<ID|` and `|ID>CODE.`. The echo of the line that calls it shows neither, however
 /// a line editor wraps it.
 ///
-/// `alpy_get` decodes lines to its output, each a format of `printf`, until `%e`; at its start and at `%a` it says `<ID+`.
+/// `alpy_get` decodes lines to its output, each a format of `printf` behind a `#`, until `: end`. At its start and at `: more`
+/// it says `<ID+`, at its end `<ID|` once more, since only then the output begins. Should something kill it, the shell takes
+/// the rest of what was typed for comments.
 pub(super) fn functions(quiet_kernel: bool) -> String {
     let (quiet, restore) = if quiet_kernel {
         (
@@ -32,7 +34,8 @@ pub(super) fn functions(quiet_kernel: bool) -> String {
          {restore}\
          }}\n\
          alpy_get(){{ echo \"<$alpy_i+\" >&2;while IFS= read -r alpy_l;do case $alpy_l in\n\
-         %e)break;;%a)echo \"<$alpy_i+\" >&2;;*)printf \"$alpy_l\";;esac;done;}}\n"
+         ': end')echo \"<$alpy_i|\" >&2;break;;': more')echo \"<$alpy_i+\" >&2;;\n\
+         *)printf \"${{alpy_l#?}}\";;esac;done;}}\n"
     )
 }
 
@@ -61,17 +64,18 @@ pub(super) fn blocks(content: &[u8]) -> Vec<Vec<u8>> {
     while !rest.is_empty() {
         rest = push_line(rest, &mut block);
         if block.len() >= BLOCK {
-            block.extend_from_slice(b"%a\n");
+            block.extend_from_slice(b": more\n");
             blocks.push(std::mem::take(&mut block));
         }
     }
-    block.extend_from_slice(b"%e\n");
+    block.extend_from_slice(b": end\n");
     blocks.push(block);
     blocks
 }
 
 /// Appends one line, up to the end of a line of the content if that fits; returns the rest.
 fn push_line<'a>(content: &'a [u8], line: &mut Vec<u8>) -> &'a [u8] {
+    line.push(b'#');
     let start = line.len();
     for (index, byte) in content.iter().enumerate() {
         match byte {

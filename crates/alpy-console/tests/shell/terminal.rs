@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A real shell on a real terminal, behind a socket pair as QEMU's serial port would be.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use alpy_console::{Console, RemoteShell};
+
+/// Which shell.
+#[derive(Clone, Copy)]
+pub(crate) enum Shell {
+    Busybox,
+    Bash,
+    Dash,
+}
+
+/// A terminal with a shell and the directory in which it works; all gone when dropped.
+pub(crate) struct Scene {
+    dir: tempfile::TempDir,
+    child: Child,
+    pub(crate) console: Console,
+}
+
+impl Scene {
+    #[expect(clippy::disallowed_methods, reason = "killed and waited for when dropped")]
+    pub(crate) fn start(shell: Shell) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = tokio::net::UnixStream::from_std(ours).unwrap();
+        let console = Console::builder()
+            .transcript(dir.path().join("evidence"))
+            .start(ours)
+            .unwrap();
+        let shell = match shell {
+            Shell::Busybox => "busybox sh -i",
+            Shell::Bash => "bash --norc --noprofile -i",
+            Shell::Dash => "dash -i",
+        };
+        let work = dir.path().join("work");
+        fs::create_dir(&work).unwrap();
+        let child = std::process::Command::new("script")
+            .args([
+                "-qfE",
+                "always",
+                "-c",
+                &format!("stty cols 80 rows 24 echo; exec {shell}"),
+                "/dev/null",
+            ])
+            .current_dir(work)
+            .env("TERM", "vt100")
+            .env("PS1", "rabbit # ")
+            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
+            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        Self { dir, child, console }
+    }
+
+    pub(crate) async fn attach(&self) -> RemoteShell {
+        let shell = RemoteShell::builder(self.console.clone(), "# ").deadline(Duration::from_secs(20));
+        shell.attach().await.unwrap()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("work").join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    /// Waits until a file has content.
+    pub(crate) async fn written(&self, name: &str) {
+        while fs::metadata(self.path(name)).map_or(0, |file| file.len()) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("evidence/console.log")).unwrap()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the console:\n{}", self.console.tail(30));
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
