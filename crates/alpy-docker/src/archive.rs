@@ -146,3 +146,83 @@ fn split(path: &str) -> Option<(&str, &str)> {
         .map(|(at, _)| (&path[..at], &path[at + 1..]))
         .find(|(prefix, name)| prefix.len() <= 155 && !name.is_empty() && name.len() <= 100)
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_what_the_format_says() {
+        let bytes = Archive::new()
+            .file("bin/hello", 0o4755, b"hello")
+            .unwrap()
+            .finish();
+        assert_eq!(bytes.len(), 4 * BLOCK);
+        assert_eq!(&bytes[..10], b"bin/hello\0");
+        assert_eq!(&bytes[100..108], b"0004755\0");
+        assert_eq!(&bytes[124..136], b"00000000005\0");
+        assert_eq!(&bytes[257..265], b"ustar\x0000");
+        assert_eq!(&bytes[BLOCK..BLOCK + 6], b"hello\0");
+    }
+
+    /// tar(1) is the oracle: it checks the checksums, and lists what it sees.
+    #[test]
+    fn tar_reads_it() {
+        let long = format!("{}/{}", "folder".repeat(20), "n".repeat(100));
+        let archive = Archive::new()
+            .folder("/etc/", 0o1777)
+            .and_then(|archive| archive.file(&long, 0o640, &[7; 1000]))
+            .and_then(|archive| archive.symlink("bin/sh", "busybox"))
+            .unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &archive.finish()).unwrap();
+        let listed: Vec<String> = list(file.path()).lines().map(str::to_owned).collect();
+        assert!(
+            listed[0].starts_with("drwxrwxrwt 0/0 ") && listed[0].ends_with(" etc/"),
+            "{listed:?}"
+        );
+        assert!(
+            listed[1].starts_with("-rw-r----- 0/0 ") && listed[1].ends_with(&format!(" {long}")),
+            "{listed:?}"
+        );
+        assert!(listed[1].contains(" 1000 1970-01-01 "), "{listed:?}");
+        assert!(
+            listed[2].starts_with("lrwxrwxrwx 0/0 ") && listed[2].ends_with(" bin/sh -> busybox"),
+            "{listed:?}"
+        );
+        assert_eq!(listed.len(), 3);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "tar(1), waited for at once")]
+    fn list(archive: &std::path::Path) -> String {
+        let mut tar = std::process::Command::new("tar");
+        let output = tar
+            .env("TZ", "UTC")
+            .arg("--numeric-owner")
+            .arg("-tvf")
+            .arg(archive)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_refused() {
+        for path in [
+            "",
+            "/",
+            "a\0b",
+            &"n".repeat(101),
+            &format!("{}/n", "p".repeat(156)),
+        ] {
+            let refused = Archive::new().file(path, 0o644, b"");
+            assert!(matches!(refused, Err(Error::Invalid { .. })), "{path:?}");
+        }
+        assert!(Archive::new().symlink("a", &"t".repeat(101)).is_err());
+        assert!(Archive::new().symlink("a", &"t".repeat(100)).is_ok());
+    }
+}

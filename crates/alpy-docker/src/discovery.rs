@@ -130,3 +130,116 @@ fn context_address(config: &Path, name: &str) -> Result<String> {
 fn own_uid() -> Option<u32> {
     Some(fs::metadata("/proc/self").ok()?.uid())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn look(env: &[(&str, &str)]) -> Result<Vec<Candidate>> {
+        let env: HashMap<&str, &str> = env.iter().copied().collect();
+        candidates(|name| env.get(name).map(|value| (*value).to_owned()))
+    }
+
+    fn sockets(env: &[(&str, &str)]) -> Vec<String> {
+        let candidates = look(env).unwrap();
+        candidates
+            .iter()
+            .map(|candidate| candidate.socket.display().to_string())
+            .collect()
+    }
+
+    /// A Docker CLI's folder: a current context, and a context.
+    fn config(current: &str, meta: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let context = folder.path().join("contexts/meta/0123abcd");
+        fs::create_dir_all(&context).unwrap();
+        fs::write(context.join("meta.json"), meta).unwrap();
+        fs::write(folder.path().join("config.json"), current).unwrap();
+        folder
+    }
+
+    const META: &str = r#"{"Name":"mine","Metadata":{},"Endpoints":{"docker":{"Host":"unix:///mine/s","SkipTLSVerify":false}}}"#;
+
+    #[test]
+    fn docker_host_is_final() {
+        let config = config(r#"{"currentContext":"mine"}"#, META);
+        let config = config.path().to_str().unwrap();
+        let env = [
+            ("DOCKER_HOST", "unix:///chosen"),
+            ("DOCKER_CONTEXT", "mine"),
+            ("DOCKER_CONFIG", config),
+        ];
+        assert_eq!(sockets(&env), ["/chosen"]);
+        assert_eq!(look(&env).unwrap()[0].found_by, "DOCKER_HOST");
+    }
+
+    #[test]
+    fn an_address_that_is_no_unix_socket_is_refused() {
+        for address in [
+            "tcp://10.0.0.1:2375",
+            "ssh://host",
+            "unix://relative",
+            "/run/s",
+            "npipe:////./pipe/s",
+        ] {
+            let error = look(&[("DOCKER_HOST", address)]).unwrap_err().to_string();
+            assert!(
+                error.contains("DOCKER_HOST") && error.contains(address),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_context_comes_next() {
+        let config = config(r#"{"auths":{},"currentContext":"mine"}"#, META);
+        let config = ("DOCKER_CONFIG", config.path().to_str().unwrap());
+        assert_eq!(sockets(&[config]), ["/mine/s"]);
+        assert_eq!(look(&[config]).unwrap()[0].found_by, "Docker context mine");
+        // The environment wins over the file, and "default" means the usual sockets.
+        assert_eq!(
+            sockets(&[config, ("DOCKER_CONTEXT", "default")])[0],
+            "/var/run/docker.sock"
+        );
+        let error = look(&[config, ("DOCKER_CONTEXT", "other")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("\"other\"") && error.contains("no such context"),
+            "{error}"
+        );
+        // An empty variable is none, as for the CLI.
+        assert_eq!(
+            sockets(&[config, ("DOCKER_HOST", ""), ("DOCKER_CONTEXT", "")]),
+            ["/mine/s"]
+        );
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_an_error_and_an_absent_one_is_not() {
+        let damaged = config("{", META);
+        let error = look(&[("DOCKER_CONFIG", damaged.path().to_str().unwrap())]).unwrap_err();
+        assert!(error.to_string().contains("config.json"), "{error}");
+        let without_host = config(r#"{"currentContext":"mine"}"#, r#"{"Name":"mine"}"#);
+        let error = look(&[("DOCKER_CONFIG", without_host.path().to_str().unwrap())]).unwrap_err();
+        assert!(error.to_string().contains("no Docker endpoint"), "{error}");
+        let error = look(&[("DOCKER_CONTEXT", "mine")]).unwrap_err();
+        assert!(error.to_string().contains("HOME is not set"), "{error}");
+        assert_eq!(sockets(&[("HOME", "/no/such/home")])[0], "/var/run/docker.sock");
+    }
+
+    #[test]
+    fn the_usual_sockets_come_last() {
+        let expected = [
+            "/var/run/docker.sock",
+            "/mine/docker.sock",
+            "/mine/podman/podman.sock",
+            "/run/podman/podman.sock",
+        ];
+        assert_eq!(sockets(&[("XDG_RUNTIME_DIR", "/mine")]), expected);
+        let uid = own_uid().unwrap();
+        assert_eq!(sockets(&[])[1], format!("/run/user/{uid}/docker.sock"));
+    }
+}

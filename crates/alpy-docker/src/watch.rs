@@ -198,3 +198,49 @@ impl Kept {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_output_goes_first() {
+        let mut kept = Kept::default();
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..100 {
+            kept.add(&chunk);
+            assert!(kept.bytes.len() <= 2 * Kept::LEAST);
+        }
+        kept.add(b"end");
+        assert!(kept.bytes.len() > Kept::LEAST && kept.bytes().ends_with(b"xend"));
+        assert_eq!(kept.gone + kept.bytes.len(), (100 << 20) + 3);
+    }
+
+    #[test]
+    fn a_needle_is_found_across_pieces_and_looked_for_once() {
+        let mut kept = Kept::default();
+        let mut from = 0;
+        for piece in ["", "list", "en", "in"] {
+            kept.add(piece.as_bytes());
+            assert!(!kept.find(b"listening", &mut from), "{piece:?}");
+        }
+        kept.add(b"g\n");
+        assert!(kept.find(b"listening", &mut from));
+        // The next look begins where a needle could begin that has not been seen whole.
+        assert_eq!(from, "listening\n".len() - "listening".len() + 1);
+        assert!(!kept.find(b"listening", &mut from));
+        assert!(kept.find(b"", &mut from));
+    }
+
+    #[test]
+    fn a_needle_is_found_after_the_oldest_output_is_gone() {
+        let mut kept = Kept::default();
+        let mut from = 0;
+        for _ in 0..40 {
+            kept.add(&vec![b'x'; 1 << 20]);
+            assert!(!kept.find(b"ready", &mut from));
+        }
+        kept.add(b"ready");
+        assert!(kept.find(b"ready", &mut from));
+    }
+}

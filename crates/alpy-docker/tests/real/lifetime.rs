@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! How containers go away, on a real engine.
 
-mod support;
-
 use std::env;
 use std::future::pending;
 use std::io::{BufRead, BufReader};
@@ -13,7 +11,7 @@ use alpy_docker::{Container, Engine, Error};
 use alpy_need::need;
 use tokio::time::timeout;
 
-use support::{SOON, scene};
+use crate::support::{SOON, scene};
 
 /// Given to the child process: the image, and the label's value.
 const CHILD: &str = "ALPY_DOCKER_TEST_CHILD";
@@ -66,7 +64,12 @@ async fn child_that_is_killed() {
 )]
 fn child(told: &str) -> std::process::Child {
     Command::new(env::current_exe().unwrap())
-        .args(["--exact", "child_that_is_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "lifetime::child_that_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(CHILD, told)
         .stdout(Stdio::piped())
         .spawn()

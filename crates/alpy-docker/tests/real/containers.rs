@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What containers do, on a real engine.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -12,7 +10,7 @@ use alpy_docker::{Container, Error, Stream};
 use alpy_need::need;
 use futures_util::{StreamExt, stream};
 
-use support::{SOON, scene};
+use crate::support::{SOON, scene};
 
 #[tokio::test]
 async fn runs_to_the_end_and_collects_output_and_status() {
@@ -216,7 +214,11 @@ async fn shares_the_namespaces_of_a_node() {
             let output = container.run(&scene.engine).await.unwrap().success().unwrap();
             output.stdout_text().into_owned()
         };
-        let namespaces = ["sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/pid"];
+        let namespaces = [
+            "sh",
+            "-c",
+            "readlink /proc/self/ns/net; readlink /proc/self/ns/pid",
+        ];
         let shared = scene
             .container(namespaces)
             .network_of(node.id())

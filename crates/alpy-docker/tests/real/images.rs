@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Images, on a real engine.
+
+use std::io::Write;
+
+use alpy_docker::{Archive, Container, Error, Tar};
+use alpy_need::need;
+
+use crate::support::{Scene, busybox_root, scene};
+
+/// Runs the test and removes the image that it made.
+async fn with_image(test: impl AsyncFnOnce(&Scene, &str)) {
+    scene(async |scene| {
+        let image = format!("alpy-docker-test/made:{}", scene.unique);
+        test(scene, &image).await;
+        scene.engine.remove_image(&image).await.unwrap();
+        assert!(!scene.engine.image_present(&image).await.unwrap());
+        // One that is gone is fine.
+        scene.engine.remove_image(&image).await.unwrap();
+    })
+    .await;
+}
+
+async fn output_of(scene: &Scene, image: &str) -> String {
+    let output = Container::new(image)
+        .label("alpy.run", &scene.unique)
+        .run(&scene.engine)
+        .await
+        .unwrap();
+    output.success().unwrap().stdout_text().into_owned()
+}
+
+#[tokio::test]
+async fn imports_from_a_file_only_what_is_absent() {
+    need!(docker, busybox);
+    with_image(async |scene, image| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&busybox_root()).unwrap();
+        let mut made = 0;
+        for _ in 0..2 {
+            let make = async || {
+                made += 1;
+                let changes = [
+                    "ENV PATH=/bin",
+                    r#"ENTRYPOINT ["/bin/echo", "entry"]"#,
+                    r#"CMD ["command"]"#,
+                ];
+                scene
+                    .engine
+                    .import_image(image, Tar::file(file.path()), &changes)
+                    .await
+            };
+            scene.engine.ensure_image(image, make).await.unwrap();
+        }
+        assert_eq!(made, 1);
+        assert_eq!(output_of(scene, image).await, "entry command\n");
+        let run = async |container: Container| {
+            let output = container
+                .label("alpy.run", &scene.unique)
+                .run(&scene.engine)
+                .await
+                .unwrap();
+            output.success().unwrap().stdout_text().into_owned()
+        };
+        assert_eq!(run(Container::new(image).command(["mine"])).await, "entry mine\n");
+        assert_eq!(
+            run(Container::new(image).no_entrypoint().command(["echo", "bare"])).await,
+            "bare\n"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn imports_of_one_name_at_once_leave_one_image() {
+    need!(docker, busybox);
+    with_image(async |scene, image| {
+        let import = async || {
+            scene
+                .engine
+                .import_image(image, busybox_root(), &[r#"CMD ["/bin/echo", "hello"]"#])
+                .await
+        };
+        let results = tokio::join!(import(), import(), import());
+        for result in [results.0, results.1, results.2] {
+            result.unwrap();
+        }
+        assert_eq!(output_of(scene, image).await, "hello\n");
+        assert_eq!(dangling(image), "", "replaced images stay behind");
+    })
+    .await;
+}
+
+/// The ids of the images that lost the name, by the CLI's account.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the oracle: the Docker CLI, waited for at once"
+)]
+fn dangling(image: &str) -> String {
+    let label = format!("label=alpy.tag={image}");
+    let output = std::process::Command::new("docker")
+        .args([
+            "image",
+            "ls",
+            "-q",
+            "--filter",
+            "dangling=true",
+            "--filter",
+            &label,
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn builds_from_a_dockerfile() {
+    need!(docker, busybox);
+    with_image(async |scene, image| {
+        let dockerfile = format!(
+            "FROM {}\nCOPY greeting /\nCMD [\"cat\", \"/greeting\"]\n",
+            scene.image
+        );
+        let context = |text: &str| {
+            let archive = Archive::new().file("Dockerfile", 0o644, text.as_bytes()).unwrap();
+            archive.file("greeting", 0o644, b"built\n").unwrap().finish()
+        };
+        scene
+            .engine
+            .build_image(image, context(&dockerfile))
+            .await
+            .unwrap();
+        assert_eq!(output_of(scene, image).await, "built\n");
+        let error = scene
+            .engine
+            .build_image(image, context("FROM scratch\nCOPY nothing /\n"))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::ImageFailed { verb: "build", .. }),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("nothing"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn loads_what_docker_saved() {
+    need!(docker, busybox);
+    with_image(async |scene, image| {
+        // The layout of `docker save`: the layers, a description, and a manifest that names them.
+        let config = r#"{"architecture":"amd64","os":"linux","config":{"Cmd":["/bin/echo","loaded"]},"rootfs":{"type":"layers","diff_ids":["sha256:DIGEST"]}}"#;
+        let root = busybox_root();
+        let config = config.replace("DIGEST", &sha256(&root));
+        let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["{image}"],"Layers":["layer.tar"]}}]"#);
+        let saved = Archive::new()
+            .file("manifest.json", 0o644, manifest.as_bytes())
+            .and_then(|archive| archive.file("config.json", 0o644, config.as_bytes()))
+            .and_then(|archive| archive.file("layer.tar", 0o644, &root))
+            .unwrap();
+        scene.engine.load_images(saved.finish()).await.unwrap();
+        assert_eq!(output_of(scene, image).await, "loaded\n");
+    })
+    .await;
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sha256sum of coreutils, waited for at once"
+)]
+fn sha256(bytes: &[u8]) -> String {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let output = std::process::Command::new("sha256sum")
+        .arg(file.path())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+#[tokio::test]
+async fn what_is_no_archive_is_refused() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let image = format!("alpy-docker-test/none:{}", scene.unique);
+        let error = scene
+            .engine
+            .import_image(&image, b"garbage".repeat(1000), &[])
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::ImageFailed { verb: "import", .. }),
+            "{error:?}"
+        );
+        let error = scene
+            .engine
+            .load_images(Tar::file("/no/such/archive.tar"))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::File { .. }) && error.to_string().contains("/no/such/archive.tar"),
+            "{error:?}"
+        );
+        let error = scene
+            .engine
+            .import_image(&image, Vec::new(), &["NONSENSE"])
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("nonsense is not a valid change"),
+            "{error}"
+        );
+        for name in ["", "a b", "a?b", "../etc", "a//b", "a#b"] {
+            let error = scene.engine.image_present(name).await.unwrap_err();
+            assert!(matches!(error, Error::Invalid { .. }), "{name:?}: {error:?}");
+        }
+    })
+    .await;
+}
+
+/// The name is reserved, so no registry has it: see RFC 2606.
+#[tokio::test]
+async fn a_registry_out_of_reach_is_one_line() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let error = scene
+            .engine
+            .pull_image("registry.invalid/alpy:1")
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::PullFailed { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("registry.invalid/alpy:1") && !text.contains('\n'),
+            "{text}"
+        );
+    })
+    .await;
+}
