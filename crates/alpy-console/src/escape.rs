@@ -112,3 +112,41 @@ fn push_byte(byte: u8, text: &mut String) {
         byte => write!(text, "\\x{byte:02x}").unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_what_is_printable_and_escapes_the_rest() {
+        for (bytes, text) in [
+            (&b"a b\tc\r\nd\ne"[..], "a b\tc\nd\ne"),
+            (b"a\rb\r\r\nc\r", "a\\rb\\r\nc\\r"),
+            (b"\x1b[31mred\x1b[0m\x00\x7f", "\\x1b[31mred\\x1b[0m\\x00\\x7f"),
+            ("grün 水 🐇".as_bytes(), "grün 水 🐇"),
+            ("\u{9b}".as_bytes(), "\\u{9b}"),
+            (b"caf\xe9 \xf0\x9f\x90", "caf\\xe9 \\xf0\\x9f\\x90"),
+            (b"\xc3\xc3\xbc\xff", "\\xc3ü\\xff"),
+            (b"C:\\x1b", "C:\\\\x1b"),
+        ] {
+            assert_eq!(escaped(bytes), text);
+        }
+    }
+
+    #[test]
+    fn shows_the_same_however_the_stream_is_split() {
+        let stream = "a\r\nb\rü水🐇\u{9b}\\\r\r\n".as_bytes();
+        let stream = [stream, b"\xe6\xb0x\xf0\x9f\xff\r", stream, b"\xe6\xb0"].concat();
+        for first in 0..stream.len() {
+            for second in first..stream.len() {
+                let mut escaper = Escaper::default();
+                let mut text = String::new();
+                for chunk in [&stream[..first], &stream[first..second], &stream[second..]] {
+                    escaper.push(chunk, &mut text);
+                }
+                escaper.finish(&mut text);
+                assert_eq!(text, escaped(&stream), "at {first}, {second}");
+            }
+        }
+    }
+}

@@ -155,3 +155,158 @@ impl Needle<'_> {
 fn offset(place: u64, position: u64) -> usize {
     usize::try_from(place.saturating_sub(position)).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stream as it grows: one look at each of these lengths, then one at the end.
+    fn search(until: &ReadUntil, stream: &[u8], lengths: impl IntoIterator<Item = usize>) -> Option<Hit> {
+        let mut searcher = Searcher::new(until);
+        let unread = |length, ended| Unread {
+            bytes: &stream[..length],
+            position: 7,
+            cut: false,
+            ended,
+        };
+        let mut found = lengths
+            .into_iter()
+            .map(|length| searcher.look(&unread(length, false)));
+        let found = found.find_map(|hit| hit);
+        found.or_else(|| searcher.look_at_all(&unread(stream.len(), true)))
+    }
+
+    /// A generator that is the same in each run: xorshift64.
+    fn random(state: &mut u64) -> usize {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        (*state >> 33) as usize
+    }
+
+    #[test]
+    fn finds_a_needle_split_at_every_position() {
+        let stream = b"boot\xff rab rabbit rabbit login: ";
+        for until in [
+            ReadUntil::from("rabbit login: "),
+            ReadUntil::regex("rabbit login: ").unwrap(),
+        ] {
+            for first in 0..stream.len() {
+                for second in first..stream.len() {
+                    let hit = search(&until, stream, [first, second, stream.len()]).unwrap();
+                    assert_eq!(hit.range, 17..31, "{until} at {first}, {second}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn finds_a_needle_at_both_ends() {
+        for until in [ReadUntil::from("abc"), ReadUntil::regex("abc").unwrap()] {
+            assert_eq!(search(&until, b"abc", [0, 3]).unwrap().range, 0..3);
+            assert_eq!(search(&until, b"abcd", [4]).unwrap().range, 0..3);
+            assert_eq!(search(&until, b"xabc", [1, 2, 4]).unwrap().range, 1..4);
+            assert_eq!(search(&until, b"xab", [1, 2, 3]), None);
+        }
+        assert_eq!(search(&ReadUntil::from(""), b"", [0]).unwrap().range, 0..0);
+    }
+
+    #[test]
+    fn gives_the_same_answer_however_the_stream_is_split() {
+        let mut state = 0x5eed;
+        let alphabet = b"ab\n\xc3";
+        for round in 0..3000 {
+            let stream: Vec<u8> = (0..random(&mut state) % 60)
+                .map(|_| alphabet[random(&mut state) % 4])
+                .collect();
+            let mut text = |length: usize| -> String {
+                (0..length)
+                    .map(|_| if random(&mut state) % 2 == 0 { 'a' } else { 'b' })
+                    .collect()
+            };
+            let until = ReadUntil::Any(vec![
+                text(4).into(),
+                text(2).into(),
+                ReadUntil::regex(&format!("{}\n{}", text(1), text(1))).unwrap(),
+                ReadUntil::NBytes(40),
+                ReadUntil::EOF,
+            ]);
+            let byte_by_byte = search(&until, &stream, 0..=stream.len());
+            let mut lengths = vec![0];
+            while let Some(last) = lengths.last().filter(|last| **last < stream.len()) {
+                lengths.push((last + 1 + random(&mut state) % 9).min(stream.len()));
+            }
+            assert_eq!(
+                search(&until, &stream, lengths),
+                byte_by_byte,
+                "round {round}: {until} in {stream:?}"
+            );
+            assert_eq!(
+                search(&until, &stream, [stream.len()]),
+                byte_by_byte,
+                "round {round}: {until} in {stream:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn prefers_the_match_that_is_complete_first_and_then_the_longer() {
+        let any = |needles: &[&str]| ReadUntil::Any(needles.iter().map(|needle| (*needle).into()).collect());
+        let hit = search(&any(&["hello", "hell"]), b"hi hello", [8]).unwrap();
+        assert_eq!((hit.index, hit.range), (1, 3..7));
+        let hit = search(&any(&["login: ", "Last login: "]), b"Last login: ", [12]).unwrap();
+        assert_eq!((hit.index, hit.range), (1, 0..12));
+        let end = ReadUntil::Any(vec![ReadUntil::EOF, "# ".into()]);
+        assert_eq!(search(&end, b"rabbit # ", [8]).unwrap().index, 1);
+        assert_eq!(search(&end, b"rabbit ", [7]).unwrap().index, 0);
+    }
+
+    #[test]
+    fn finds_a_long_regex_match_only_when_it_looks_at_all() {
+        let until = ReadUntil::regex("(?s)BEGIN(.*)END").unwrap();
+        let stream = [b"BEGIN".to_vec(), vec![b'x'; 10_000], b"END".to_vec()].concat();
+        let mut searcher = Searcher::new(&until);
+        let unread = |length: usize| Unread {
+            bytes: &stream[..length],
+            position: 0,
+            cut: false,
+            ended: false,
+        };
+        assert_eq!(searcher.look(&unread(9_000)), None);
+        assert!(!searcher.may_find_more());
+        assert_eq!(searcher.look(&unread(stream.len())), None);
+        assert!(searcher.may_find_more());
+        let hit = searcher.look_at_all(&unread(stream.len())).unwrap();
+        assert_eq!((hit.range, hit.captures), (0..10_008, vec![Some(5..10_005)]));
+    }
+
+    #[test]
+    fn goes_on_where_it_was_when_bytes_fall_out_in_front() {
+        for until in [ReadUntil::from("needle"), ReadUntil::regex("^?needle").unwrap()] {
+            let mut searcher = Searcher::new(&until);
+            let look = |searcher: &mut Searcher<'_>, bytes: &[u8], position| {
+                searcher.look(&Unread {
+                    bytes,
+                    position,
+                    cut: position > 0,
+                    ended: false,
+                })
+            };
+            assert_eq!(look(&mut searcher, b"0123456789nee", 0), None);
+            assert_eq!(look(&mut searcher, b"9needle", 9).unwrap().range, 1..7);
+        }
+    }
+
+    #[test]
+    fn anchors_only_where_reading_stopped() {
+        let until = ReadUntil::regex("^abc").unwrap();
+        let unread = |cut| Unread {
+            bytes: b"abc",
+            position: 3,
+            cut,
+            ended: false,
+        };
+        assert!(Searcher::new(&until).look(&unread(false)).is_some());
+        assert!(Searcher::new(&until).look(&unread(true)).is_none());
+    }
+}

@@ -75,3 +75,35 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_newest_bytes_and_counts_the_rest() {
+        let mut window = Window::new(10);
+        window.push(b"01234567");
+        assert_eq!(window.take(2), (b"01".to_vec(), 0));
+        window.push(b"89abcdef");
+        assert_eq!(window.unread(), b"6789abcdef");
+        assert_eq!((window.position(), window.dropped()), (6, 4));
+        assert_eq!(window.take(1), (b"6".to_vec(), 4));
+        assert_eq!((window.position(), window.dropped()), (7, 0));
+        window.push(b"a chunk of more than the limit");
+        assert_eq!(window.unread(), b" the limit");
+        assert_eq!(window.dropped(), 29);
+    }
+
+    #[test]
+    fn stays_below_three_times_its_limit() {
+        let mut window = Window::new(1000);
+        for length in (1..=200).cycle().take(10_000) {
+            window.push(&vec![b'x'; length]);
+            if length % 7 == 0 {
+                window.take(window.unread().len() / 2);
+            }
+            assert!(window.bytes.capacity() <= 3000, "{}", window.bytes.capacity());
+        }
+    }
+}

@@ -87,7 +87,7 @@ fn push_line<'a>(content: &'a [u8], line: &mut Vec<u8>) -> &'a [u8] {
             b' '..=b'~' => line.push(*byte),
             byte => line.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
         }
-        if *byte == b'\n' || line.len() - start > LINE - 4 {
+        if *byte == b'\n' || line.len() - start > LINE - 5 {
             line.push(b'\n');
             return &content[index + 1..];
         }
@@ -119,4 +119,53 @@ fn without_returns(output: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_only_short_lines_of_printable_ascii() {
+        let content: Vec<u8> = (0..=255).cycle().take(20_000).collect();
+        for block in blocks(&content) {
+            assert!(block.len() <= BLOCK + LINE + ": more\n".len(), "{}", block.len());
+            for line in block.split(|byte| *byte == b'\n') {
+                assert!(line.len() <= LINE, "{}", line.len());
+                assert!(line.iter().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn shows_a_script_nearly_as_it_is() {
+        let typed = blocks(b"#!/bin/sh\n-x 100%\n\n\tend").concat();
+        let expected = "##!/bin/sh\\n\n#\\055x 100%%\\n\n#\\n\n#\\011end\n: end\n";
+        assert_eq!(String::from_utf8(typed).unwrap(), expected);
+        assert_eq!(blocks(b""), [b": end\n"]);
+    }
+
+    #[test]
+    fn types_a_command_as_it_is_where_that_is_safe() {
+        assert_eq!(typed("echo 'a' !").as_deref(), Some("'echo '\\''a'\\'' !'"));
+        for encoded in ["echo a\necho b", "echo\ta", "echo ü", &"x".repeat(TYPED)] {
+            assert_eq!(typed(encoded), None);
+        }
+    }
+
+    #[test]
+    fn reads_the_output_out_of_its_frame() {
+        for (before, output) in [
+            ("# alpy 1 'x'\r\n<1|\r\nout\r\n\r", Some("out\n")),
+            ("<1|\r\n\r", Some("")),
+            ("<1|\r\na\r\r\n\r\r", Some("a\r\n\r")),
+            ("<1|\nout\r\n", Some("out\r\n")),
+            ("<1|\r\n: end\r\n<1|\r\nout\r", Some("out")),
+            ("<2|\r\nout\r\n\r", None),
+            ("<1[ 1.0] eth0: up\r\n|\r\nout\r\n\r", None),
+        ] {
+            let framed = framed(before.as_bytes(), "1");
+            assert_eq!(framed.as_deref(), output.map(str::as_bytes), "{before:?}");
+        }
+    }
 }

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+use std::time::{Duration, Instant};
+
+use alpy_console::{Console, Error, ReadUntil};
+use tokio::time::timeout;
+
+use crate::far_end::{LONG, SHORT, pair, pair_of};
+
+#[tokio::test]
+async fn reads_up_to_the_needle_and_no_further() {
+    let (console, mut far) = pair();
+    far.say("Welcome\r\nrabbit login: more").await;
+    let found = console.expect("login: ", LONG).await.unwrap();
+    assert_eq!(
+        (&*found.before_text(), &*found.matched_text()),
+        ("Welcome\r\nrabbit ", "login: ")
+    );
+    assert_eq!((found.index, found.dropped), (0, 0));
+    assert_eq!(
+        console.expect(ReadUntil::NBytes(2), LONG).await.unwrap().matched,
+        b"mo"
+    );
+    let found = console.expect_any(["x", "e"], LONG).await.unwrap();
+    assert_eq!((found.index, &*found.before), (1, &b"r"[..]));
+}
+
+#[tokio::test]
+async fn finds_what_comes_byte_by_byte() {
+    let (console, mut far) = pair();
+    let expecting = console.expect_regex(r"up (\d+) days(, idle)?\r\n", LONG);
+    let saying = async {
+        for byte in "grün: up 42 days\r\nrest".bytes() {
+            far.say([byte]).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let (found, ()) = tokio::join!(expecting, saying);
+    let found = found.unwrap();
+    assert_eq!(found.before_text(), "grün: ");
+    assert_eq!(found.group_text(1).unwrap(), "42");
+    assert_eq!(
+        (found.group_text(2), found.group_text(0), found.group_text(9)),
+        (None, None, None)
+    );
+    assert_eq!(console.expect_string("rest", LONG).await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn reads_lines_and_what_is_there() {
+    let (console, mut far) = pair();
+    far.say(b"one\r\ntwo\n\r\nca\xe9\n?").await;
+    for line in ["one", "two", "", "ca\u{fffd}"] {
+        assert_eq!(console.read_line(LONG).await.unwrap(), line);
+    }
+    assert_eq!(console.try_read(), b"?");
+    assert_eq!(console.try_read(), b"");
+}
+
+#[tokio::test]
+async fn says_at_the_deadline_what_was_expected_and_what_came() {
+    let (console, mut far) = pair();
+    for line in 0..40 {
+        far.say(format!("line {line}\r\n")).await;
+    }
+    far.say("\x1b[1mrabbit:~# ").await;
+    let start = Instant::now();
+    let failure = console.expect("login: ", SHORT).await.unwrap_err();
+    assert!(start.elapsed() >= SHORT);
+    let text = failure.to_string();
+    assert!(
+        text.starts_with("expected \"login: \" within 100ms; last lines seen:\nline 11\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("line 39\n\\x1b[1mrabbit:~# "), "{text}");
+    // Nothing is lost.
+    assert!(
+        console
+            .expect_string("line 1\r\n", LONG)
+            .await
+            .unwrap()
+            .contains("line 0")
+    );
+}
+
+#[tokio::test]
+async fn loses_nothing_when_a_wait_is_cancelled() {
+    let (console, mut far) = pair();
+    let mut sent = Vec::new();
+    let mut read = Vec::new();
+    for number in 0..200 {
+        let chunk = format!("{number:05}\r\n");
+        sent.extend_from_slice(chunk.as_bytes());
+        far.say(&chunk).await;
+        // Polled once or a few times, and dropped wherever it is then.
+        let expecting = console.expect(if number % 3 == 0 { "never" } else { "\r\n" }, LONG);
+        if let Ok(found) = timeout(Duration::from_micros(number % 50), expecting).await {
+            read.extend([found.unwrap().before, b"\r\n".to_vec()].concat());
+        }
+    }
+    drop(far);
+    read.extend(console.expect(ReadUntil::EOF, LONG).await.unwrap().matched);
+    assert_eq!(read, sent);
+}
+
+#[tokio::test]
+async fn says_that_the_console_ended_wherever_it_does() {
+    let banner = "Welcome\r\nlogin: ";
+    for length in 0..banner.len() {
+        let (console, mut far) = pair();
+        far.say(&banner[..length]).await;
+        drop(far);
+        let failure = console.expect("login: ", LONG).await.unwrap_err();
+        assert!(matches!(failure, Error::Ended { .. }), "{failure}");
+        assert!(failure.to_string().contains("end of file"), "{failure}");
+        assert_eq!(console.expect_eof(LONG).await.unwrap(), banner[..length]);
+        assert_eq!(console.expect_eof(LONG).await.unwrap(), "");
+    }
+}
+
+#[tokio::test]
+async fn finds_what_came_just_before_the_end() {
+    let (console, mut far) = pair();
+    far.say(format!("BEGIN{}END", "x".repeat(10_000))).await;
+    drop(far);
+    let found = console.expect_regex("BEGIN(x*)END", LONG).await.unwrap();
+    assert_eq!(found.captures[0].as_ref().unwrap().len(), 10_000);
+}
+
+#[tokio::test]
+async fn finds_a_long_regex_match_when_the_stream_pauses() {
+    let (console, mut far) = pair();
+    let expecting = console.expect_regex("BEGIN(x*)END", LONG);
+    let saying = async {
+        for chunk in ["BEGIN", &"x".repeat(100_000), "END"] {
+            far.say(chunk).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(tokio::join!(expecting, saying).0.unwrap().matched.len(), 100_008);
+}
+
+#[tokio::test]
+async fn keeps_its_deadline_while_output_floods() {
+    let (console, far) = pair();
+    let flood = far.flood(b"the same line all over again\r\n".repeat(2000));
+    for needle in ["never".into(), ReadUntil::regex("never|NEVER").unwrap()] {
+        let start = Instant::now();
+        let failure = console.expect(needle, 5 * SHORT).await.unwrap_err();
+        let late = start.elapsed() - 5 * SHORT;
+        assert!(matches!(failure, Error::Timeout { .. }), "{failure}");
+        // The goal is 50 ms; the rest is for a busy machine and code that is not optimized.
+        assert!(late < Duration::from_millis(500), "{late:?} late");
+    }
+    flood.abort();
+}
+
+#[tokio::test]
+async fn says_how_much_fell_out_of_the_window() {
+    let (console, mut far) = pair_of(Console::builder().window_bytes(1000));
+    far.say("x".repeat(5000)).await;
+    far.say("needle").await;
+    let failure = console.expect("never", SHORT).await.unwrap_err();
+    assert!(
+        failure
+            .to_string()
+            .contains("4006 bytes before what is kept fell out"),
+        "{failure}"
+    );
+    let found = console.expect("needle", LONG).await.unwrap();
+    assert_eq!((found.before.len(), found.dropped), (994, 4006));
+    let failure = console.expect(ReadUntil::NBytes(1001), LONG).await.unwrap_err();
+    assert!(matches!(failure, Error::NeedleTooLong { .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn refuses_a_pattern_that_is_none() {
+    let (console, _far) = pair();
+    let failure = console.expect_regex("(", LONG).await.unwrap_err();
+    assert_eq!(failure.to_string(), "\"(\" is not a regular expression");
+}
+
+#[test]
+fn needs_a_runtime() {
+    let failure = Console::builder().start(tokio::io::empty()).unwrap_err();
+    assert!(matches!(failure, Error::NoRuntime));
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+use std::fs;
+
+use alpy_console::Console;
+use alpy_console::rexpect::ReadUntil;
+
+use crate::far_end::{LONG, SHORT, pair, pair_of};
+
+#[tokio::test]
+async fn speaks_through_the_same_console() {
+    let dir = tempfile::tempdir().unwrap();
+    let (console, mut far) = pair_of(Console::builder().transcript(dir.path()));
+    far.say("boot\r\nrabbit login: ").await;
+    console.expect("boot\r\n", LONG).await.unwrap();
+    let tail = console.clone();
+    let mut session = console.into_rexpect(LONG);
+    let typing = tokio::task::spawn_blocking(move || {
+        assert_eq!(session.exp_string("login: ").unwrap(), "rabbit ");
+        session.send_line("root").unwrap();
+        let (before, prompt) = session.exp_regex("[#$] ").unwrap();
+        assert_eq!((&*before, &*prompt), ("root\r\nWelcome\r\n", "# "));
+        session.send_control('c').unwrap();
+        session
+            .exp_any(vec![ReadUntil::String("bye".into()), ReadUntil::EOF])
+            .unwrap();
+        assert_eq!(session.exp_eof().unwrap(), "\r\n");
+    });
+    far.hear("root\n").await;
+    far.say("root\r\nWelcome\r\n# ").await;
+    far.hear("\x03").await;
+    far.say("bye\r\n").await;
+    drop(far);
+    tokio::time::timeout(LONG, typing).await.unwrap().unwrap();
+    let log = "< boot\n< rabbit login: \n> root\n< root\n< Welcome\n< # \n> \\x03\n< bye\n";
+    assert_eq!(fs::read_to_string(dir.path().join("console.log")).unwrap(), log);
+    assert_eq!(tail.tail(1), "# bye");
+}
+
+#[tokio::test]
+async fn runs_into_its_timeout() {
+    let (console, _far) = pair();
+    let mut session = console.into_rexpect(SHORT);
+    let outcome = tokio::task::spawn_blocking(move || session.exp_string("never").unwrap_err()).await;
+    assert!(matches!(
+        outcome.unwrap(),
+        alpy_console::rexpect::error::Error::Timeout { .. }
+    ));
+}
+
+#[tokio::test]
+async fn closes_the_console_when_the_session_goes() {
+    let (console, mut far) = pair();
+    let mut session = console.into_rexpect(LONG);
+    session.send_line("last words").unwrap();
+    drop(session);
+    far.hear("last words\n").await;
+    far.hear_the_end().await;
+}

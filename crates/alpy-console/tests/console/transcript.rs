@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+use std::fs;
+
+use alpy_console::{Console, Error};
+
+use crate::far_end::{LONG, pair_of};
+
+#[tokio::test]
+async fn records_both_directions_as_they_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let evidence = dir.path().join("made/here");
+    let read = |name: &str| fs::read_to_string(evidence.join(name)).unwrap();
+    let (console, mut far) = pair_of(Console::builder().transcript(&evidence));
+    far.say("Welcome\r\nlogin: ").await;
+    console.expect("login: ", LONG).await.unwrap();
+    assert_eq!(read("console.log"), "< Welcome\n< login: ");
+    console.send_line("root").await.unwrap();
+    assert_eq!(read("console.log"), "< Welcome\n< login: \n> root\n");
+    far.say("root\r\n\x1b[32mgr\u{fc}n\x1b[0m\r\nC:\\\r# \r").await;
+    console.expect("# \r", LONG).await.unwrap();
+    console.send_control('c').await.unwrap();
+    far.say("\nbye").await;
+    drop(far);
+    console.expect_eof(LONG).await.unwrap();
+    let log = "< Welcome\n< login: \n> root\n< root\n< \\x1b[32mgrün\\x1b[0m\n< C:\\\\\\r# \\r\n> \\x03\n< \n< bye\n";
+    assert_eq!(read("console.log"), log);
+    assert_eq!(
+        read("console.raw"),
+        "Welcome\r\nlogin: root\r\n\x1b[32mgrün\x1b[0m\r\nC:\\\r# \r\nbye"
+    );
+    assert_eq!(console.tail(2), "C:\\\\\\r# \nbye");
+}
+
+#[tokio::test]
+async fn records_every_byte_of_noise() {
+    let dir = tempfile::tempdir().unwrap();
+    let (console, mut far) = pair_of(Console::builder().transcript(dir.path()).window_bytes(10_000));
+    let mut state = 0x5eed_u64;
+    let mut noise = Vec::new();
+    while noise.len() < 1 << 20 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        noise.extend_from_slice(&state.to_be_bytes()[..5]);
+    }
+    let mut rest = &noise[..];
+    while !rest.is_empty() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (chunk, after) = rest.split_at(rest.len().min(1 + (state >> 52) as usize));
+        far.say(chunk).await;
+        rest = after;
+    }
+    drop(far);
+    console.expect_eof(LONG).await.unwrap();
+    assert!(fs::read(dir.path().join("console.raw")).unwrap() == noise);
+    let log = fs::read_to_string(dir.path().join("console.log")).unwrap();
+    assert!(log.lines().all(|line| line.starts_with("< ")));
+    assert!(!log.contains(|character: char| character.is_control() && !matches!(character, '\n' | '\t')));
+}
+
+#[tokio::test]
+async fn goes_on_when_the_disk_is_full_and_says_so_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("console.raw")).unwrap();
+    let (console, mut far) = pair_of(Console::builder().transcript(dir.path()));
+    far.say("login: ").await;
+    console.expect("login: ", LONG).await.unwrap();
+    match console.close(LONG).await {
+        Err(Error::Transcript { path, .. }) => assert_eq!(path, dir.path().join("console.raw")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        fs::read_to_string(dir.path().join("console.log")).unwrap(),
+        "< login: \n"
+    );
+}
+
+#[tokio::test]
+async fn says_that_it_cannot_be_made() {
+    let (stream, _far) = tokio::net::UnixStream::pair().unwrap();
+    let failure = Console::builder()
+        .transcript("/dev/null/here")
+        .start(stream)
+        .unwrap_err();
+    assert_eq!(failure.to_string(), "transcript /dev/null/here");
+}
