@@ -52,6 +52,16 @@ pub fn qemu() -> Check {
     program("qemu-system-x86_64", "qemu-system-x86")
 }
 
+/// UEFI firmware for QEMU, where Debian and its like install it.
+pub fn ovmf() -> Check {
+    let found = ["OVMF_CODE_4M.fd", "OVMF_CODE.fd"]
+        .iter()
+        .any(|name| Path::new("/usr/share/OVMF").join(name).is_file());
+    found
+        .then_some(())
+        .ok_or_else(|| "no /usr/share/OVMF/OVMF_CODE_4M.fd; remedy: sudo apt-get install ovmf".to_owned())
+}
+
 /// The QEMU storage daemon, which speaks QMP too.
 pub fn storage_daemon() -> Check {
     program("qemu-storage-daemon", "qemu-system-common")

@@ -30,8 +30,9 @@ impl Disk {
         }
     }
 
-    /// The image's format as QEMU calls it: `raw`, `qcow2`, `vmdk`, ... Without this word QEMU looks for itself; it then
-    /// says so in a warning when the image is a raw one, and keeps a guest from writing the first sector of a persistent one.
+    /// The image's format as QEMU calls it: `raw`, `qcow2`, `vmdk`, ... Without this word QEMU looks for itself, and keeps a
+    /// guest from writing the first sector of a [`persistent`](Self::persistent) raw image, which could make another format of
+    /// it.
     pub fn format(mut self, format: impl Into<String>) -> Self {
         self.format = Some(format.into());
         self
