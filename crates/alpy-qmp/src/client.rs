@@ -148,7 +148,7 @@ impl Client {
                     }
                     if let Some(reason) = &state.closed {
                         return Err(Error::Disconnected {
-                            wanted: wanted.to_owned(),
+                            wanted: format!("event {wanted}"),
                             source: reason.clone(),
                         });
                     }

@@ -82,10 +82,10 @@ pub enum Error {
         source: Disconnect,
     },
 
-    /// The connection is gone, and the command was not sent or the event did not come.
-    #[error("QMP connection is gone, in vain for {wanted}")]
+    /// The connection has ended, and so the command is not sent or the event does not come.
+    #[error("the QMP connection ended before {wanted}")]
     Disconnected {
-        /// The command that was not sent, or the event that was waited for.
+        /// What was to come, as a phrase: `event SHUTDOWN`, `{"execute":"cont"} was sent`, `the greeting`.
         wanted: String,
         /// Why the connection ended.
         source: Disconnect,

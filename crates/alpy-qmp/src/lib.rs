@@ -57,6 +57,7 @@ mod event;
 mod events;
 mod operations;
 mod options;
+mod reader;
 mod request;
 mod session;
 mod transport;

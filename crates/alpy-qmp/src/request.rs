@@ -165,7 +165,7 @@ pub(crate) async fn round_trip(
         });
     }
     let (ticket, outcome) = shared.submit(command).map_err(|source| Error::Disconnected {
-        wanted: line.shown(),
+        wanted: format!("{} was sent", line.shown()),
         source,
     })?;
     let withdrawal = Withdrawal { shared, ticket };
@@ -193,7 +193,7 @@ pub(crate) async fn round_trip(
             }
             .into(),
             Failure::Unsent(source) => Error::Disconnected {
-                wanted: command,
+                wanted: format!("{command} was sent"),
                 source,
             },
             Failure::Unknown(source) => Error::OutcomeUnknown { command, source },

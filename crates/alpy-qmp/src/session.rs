@@ -1,28 +1,25 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The living connection: its state, which the clients and one task share, and that task.
+//! The living connection's state, which the clients and one task, the [`Reader`], share.
 //!
 //! A command goes out on the caller's own thread when nothing else is under way, which spares a change of tasks, and through
-//! the task otherwise, which then writes several at once. All reading is the task's.
+//! the reader otherwise, which then writes several at once.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::command::Line;
 use crate::error::Disconnect;
-use crate::event::{self, History};
+use crate::event::History;
 use crate::options::{Direction, Options};
+use crate::reader::Reader;
 use crate::transport::Transport;
-use crate::wire::{Greeting, LineBuffer, Message};
+use crate::wire::Greeting;
 
 /// How many in-band commands may be without a reply. QEMU queues 8 (`QMP_REQ_QUEUE_LEN_MAX` in monitor/qmp.c) and then
 /// stops reading, and so does not see an out-of-band command either.
@@ -31,8 +28,8 @@ const WINDOW: usize = 8;
 /// Ids are reused as late as two digits allow, so that a reply too many does not meet a later command.
 const IDS: usize = 100;
 
-/// How long to listen to a server that can no longer be written to.
-const GRACE: Duration = Duration::from_millis(500);
+/// A buffer larger than this, in bytes, is not kept for the next write.
+const LARGE_WRITE: usize = 1 << 20;
 
 /// What becomes of a command.
 pub(crate) type Outcome = Result<Box<RawValue>, Failure>;
@@ -89,18 +86,12 @@ impl Shared {
             next_ticket: 0,
             next_id: 0,
         };
-        let lines = LineBuffer::new(options.max_line_bytes);
         let shared = Arc::new(Self {
             options,
             changed: Notify::new(),
             state: Mutex::new(state),
         });
-        let reader = Reader {
-            shared: Arc::clone(&shared),
-            lines,
-            greeted: Some(greeted),
-            grace: None,
-        };
+        let reader = Reader::new(Arc::clone(&shared), greeted);
         (shared, reader, greeting)
     }
 
@@ -202,7 +193,7 @@ pub(crate) struct State {
     out_sent: usize,
     out_descriptor: Option<OwnedFd>,
     unflushed: bool,
-    write_error: Option<io::Error>,
+    pub(crate) write_error: Option<io::Error>,
     next_ticket: u64,
     next_id: u32,
 }
@@ -229,6 +220,20 @@ impl State {
         if let Some(task) = self.task.take() {
             task.wake();
         }
+    }
+
+    /// The task's turn: writes what may be written, then reads. `None` if the connection has ended.
+    pub(crate) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: &Options,
+        room: &mut [u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+        self.pump(cx, options);
+        Some(self.transport.as_mut()?.poll_read(cx, room))
     }
 
     /// Writes what may be written, as far as that goes without waiting.
@@ -265,6 +270,9 @@ impl State {
 
     /// Decides what is written next: everything that has its turn.
     fn refill(&mut self, options: &Options) {
+        if self.out.capacity() > LARGE_WRITE {
+            self.out = Vec::new();
+        }
         self.out.clear();
         self.out_sent = 0;
         while let Some(next) = self.urgent.pop_front() {
@@ -336,7 +344,8 @@ impl State {
         }
     }
 
-    fn reply(&mut self, id: Option<&RawValue>, outcome: Outcome) {
+    /// Gives a reply to its command.
+    pub(crate) fn reply(&mut self, id: Option<&RawValue>, outcome: Outcome) {
         let at = match id {
             Some(id) => {
                 let id = id.get().parse().ok();
@@ -364,129 +373,5 @@ impl State {
                 tracing::warn!(id, ?outcome, "QMP reply to no command dropped");
             }
         }
-    }
-}
-
-fn disconnect(error: io::Error) -> Disconnect {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Disconnect::Eof,
-        _ => Disconnect::Io(Arc::new(error)),
-    }
-}
-
-/// The task of a connection: reads, and writes what the callers could not write themselves. It ends with the connection.
-pub(crate) struct Reader {
-    shared: Arc<Shared>,
-    lines: LineBuffer,
-    /// Takes the greeting, until it has come.
-    greeted: Option<oneshot::Sender<Greeting>>,
-    /// Runs from a failure to write on.
-    grace: Option<Pin<Box<Sleep>>>,
-}
-
-impl Future for Reader {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        loop {
-            let Some(read) = this.read(cx) else {
-                return Poll::Ready(());
-            };
-            let reason = match read {
-                Poll::Ready(Ok(0)) => {
-                    if !this.lines.rest().is_empty() {
-                        let bytes = this.lines.rest().len();
-                        tracing::debug!(bytes, "QMP connection ended within a line");
-                    }
-                    Disconnect::Eof
-                }
-                Poll::Ready(Ok(bytes)) => {
-                    this.lines.filled(bytes);
-                    match this.take_lines() {
-                        Ok(()) => continue,
-                        Err(reason) => reason,
-                    }
-                }
-                Poll::Pending => match this.poll_write_error(cx) {
-                    Poll::Ready(error) => disconnect(error),
-                    Poll::Pending => return Poll::Pending,
-                },
-                Poll::Ready(Err(error)) => disconnect(error),
-            };
-            this.shared.close(reason);
-            return Poll::Ready(());
-        }
-    }
-}
-
-impl Drop for Reader {
-    /// When the runtime ends, nobody may be left waiting.
-    fn drop(&mut self) {
-        self.shared.close(Disconnect::Closed);
-    }
-}
-
-impl Reader {
-    /// Writes and reads once; nothing if the connection has ended.
-    fn read(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
-        let mut state = self.shared.state();
-        if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            state.task = Some(cx.waker().clone());
-        }
-        state.pump(cx, &self.shared.options);
-        let transport = state.transport.as_mut()?;
-        Some(transport.poll_read(cx, self.lines.spare()))
-    }
-
-    /// Gives a failure to write, but a while after it: a server that is gone may have left a last word, and what ends the
-    /// connection then is the end of that.
-    fn poll_write_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let mut state = self.shared.state();
-        if state.write_error.is_none() {
-            return Poll::Pending;
-        }
-        let grace = self
-            .grace
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + GRACE)));
-        ready!(grace.as_mut().poll(cx));
-        state.write_error.take().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn take_lines(&mut self) -> Result<(), Disconnect> {
-        while let Some(line) = self.lines.next_line()? {
-            self.shared.options.log(Direction::FromServer, line);
-            let message = Message::parse(line)?;
-            if self.greeted.is_some() && !matches!(message, Message::Greeting(_)) {
-                return Err(Disconnect::Malformed {
-                    reason: "the first line is no greeting".to_owned(),
-                    line: crate::error::shorten(&String::from_utf8_lossy(line)),
-                });
-            }
-            match message {
-                Message::Greeting(greeting) => match self.greeted.take() {
-                    Some(greeted) => _ = greeted.send(greeting),
-                    None => tracing::warn!("second QMP greeting ignored"),
-                },
-                Message::Event {
-                    name,
-                    data,
-                    time: (seconds, microseconds),
-                } => {
-                    tracing::debug!(name, %data, "QMP event");
-                    let time = event::time(seconds, microseconds);
-                    self.shared.state().history.push(name, data, time);
-                    self.shared.changed.notify_waiters();
-                }
-                Message::Reply { id, result } => {
-                    let outcome = match result {
-                        Ok(value) => Ok(value.to_owned()),
-                        Err((class, desc)) => Err(Failure::Server(class, desc)),
-                    };
-                    self.shared.state().reply(id, outcome);
-                }
-            }
-        }
-        Ok(())
     }
 }

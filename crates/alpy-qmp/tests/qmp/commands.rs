@@ -308,6 +308,10 @@ async fn the_end_tells_what_was_sent_from_what_was_not() {
         }
     }
     let error = client.execute(Cont).await.expect_err("nobody there");
+    assert_eq!(
+        error.to_string(),
+        r#"the QMP connection ended before {"execute":"cont"} was sent"#
+    );
     assert!(
         matches!(
             error,

@@ -20,10 +20,14 @@ fn getfd(name: &str) -> Getfd {
     }
 }
 
-/// One message as it was sent, and the descriptors in it.
+/// Bytes as they come, and the descriptors that come with them.
 async fn receive(socket: &UnixStream) -> (String, Vec<File>) {
+    receive_up_to(4096, socket).await
+}
+
+async fn receive_up_to(limit: usize, socket: &UnixStream) -> (String, Vec<File>) {
     let receive = socket.async_io(Interest::READABLE, || {
-        let mut bytes = [0; 4096];
+        let mut bytes = vec![0; limit];
         let mut room = nix::cmsg_space!([RawFd; 4]);
         let mut into = [IoSliceMut::new(&mut bytes)];
         let message = recvmsg::<()>(
@@ -64,6 +68,27 @@ async fn a_descriptor_goes_with_the_first_byte_of_its_command() {
     assert_eq!(files[0].metadata().expect("metadata").ino(), inode);
     fake.send("{\"return\": {}, \"id\": 1}\r\n").await;
     sent.await.expect("no panic").expect("a reply");
+}
+
+#[tokio::test]
+async fn a_descriptor_never_goes_with_the_command_before() {
+    let (client, fake) = Fake::pair(Options::new()).await;
+    let first = tokio::spawn(client.execute(Cont).into_future());
+    assert_eq!(receive(&fake.socket).await.0, r#"{"execute":"cont","id":1}"#);
+    // While one command is under way, these two are left to the connection's task, which writes as much at once as it may.
+    let second = tokio::spawn(client.execute(Cont).into_future());
+    let file = tempfile::tempfile().expect("a file");
+    let third = tokio::spawn(client.execute(getfd("a")).descriptor(file).into_future());
+    // The kernel gives what was written before a descriptor together with it, unless one reads no further.
+    let cont = r#"{"execute":"cont","id":2}"#;
+    let (text, files) = receive_up_to(cont.len(), &fake.socket).await;
+    assert_eq!((text.as_str(), files.len()), (cont, 0));
+    let (text, files) = receive(&fake.socket).await;
+    assert!(text.starts_with(r#"{"execute":"getfd""#), "{text}");
+    assert_eq!(files.len(), 1);
+    for task in [first, second, third] {
+        task.abort();
+    }
 }
 
 #[tokio::test]
