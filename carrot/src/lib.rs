@@ -1,2 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Helpers of the rabbit tests: login, configure, probes.
+//! Helpers of the rabbit tests.
+//!
+//! - [`login`], [`configure`], [`poweroff`]: the life of a rabbit, from its boot to its end.
+//! - [`ping`]: echo requests from a node, answered or lost.
+//! - [`iperf3`]: throughput between two nodes, over TCP and UDP.
+//! - [`http`]: servers and requests.
+//! - [`wire`]: what the captures of a finished test show.
+
+pub mod http;
+pub mod iperf3;
+pub mod ping;
+pub mod wire;
+
+mod guest;
+
+pub use guest::{configure, login, poweroff};

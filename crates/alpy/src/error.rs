@@ -12,7 +12,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The name of a test is used for a directory and for containers.
-    #[error("test name {name:?} is not made of ASCII letters, digits, '.', '_' and '-' alone, or starts with a '.'")]
+    #[error(
+        "test name {name:?} is not made of ASCII letters, digits, '.', '_' and '-' alone, or starts with a '.'"
+    )]
     TestName {
         /// The name.
         name: String,
@@ -25,4 +27,61 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A value of a link is bad.
+    #[error("link {index}")]
+    Link {
+        /// Which link, from 0.
+        index: usize,
+        /// The value, and what is wrong with it.
+        source: alpy_netns::Error,
+    },
+    /// A gateway is no IP address.
+    #[error("link {index}: the gateway {gateway:?} is not an IP address, such as 192.168.0.2")]
+    Gateway {
+        /// Which link, from 0.
+        index: usize,
+        /// The text.
+        gateway: String,
+    },
+    /// Taps by name were asked for, and the engine is rootless.
+    #[error(
+        "taps by name need an engine whose host network is QEMU's, and this one is rootless; remedy: taps by descriptor, or a \
+         rootful engine"
+    )]
+    NamedTapsRootless,
+    /// A helper container did not do what it was asked to.
+    #[error("helper {name}")]
+    Helper {
+        /// Its name in the evidence.
+        name: String,
+        /// Why not.
+        source: alpy_netns::Error,
+    },
+    /// A helper container ended without an answer.
+    #[error("helper {name} ended without an answer")]
+    HelperSilent {
+        /// Its name in the evidence.
+        name: String,
+    },
+    /// A file that only lives as long as a run cannot be made.
+    #[error("cannot make a temporary file")]
+    Scratch(#[source] io::Error),
+    /// The runtime or its signal handlers cannot be set up.
+    #[error("cannot set up the asynchronous runtime")]
+    Runtime(#[source] io::Error),
+    /// From the container engine.
+    #[error(transparent)]
+    Docker(#[from] alpy_docker::Error),
+    /// From QEMU.
+    #[error(transparent)]
+    Qemu(#[from] alpy_qemu::Error),
+    /// From QEMU's monitor.
+    #[error(transparent)]
+    Qmp(#[from] alpy_qmp::Error),
+    /// From the serial console.
+    #[error(transparent)]
+    Console(#[from] alpy_console::Error),
+    /// From a capture.
+    #[error(transparent)]
+    Pcap(#[from] alpy_pcap::Error),
 }

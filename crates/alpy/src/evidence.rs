@@ -40,18 +40,30 @@ impl Evidence {
     fn create_in(base: &Path, test: &str) -> Result<Self> {
         let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
         if test.is_empty() || test.len() > 200 || test.starts_with('.') || !test.chars().all(plain) {
-            return Err(Error::TestName { name: test.to_owned() });
+            return Err(Error::TestName {
+                name: test.to_owned(),
+            });
         }
         for slot in 1..=SLOTS {
-            let dir = base.join(if slot == 1 { test.to_owned() } else { format!("{test}.{slot}") });
-            let at = |source| Error::Evidence { dir: dir.clone(), source };
+            let dir = base.join(if slot == 1 {
+                test.to_owned()
+            } else {
+                format!("{test}.{slot}")
+            });
+            let at = |source| Error::Evidence {
+                dir: dir.clone(),
+                source,
+            };
             fs::create_dir_all(&dir).map_err(at)?;
             if let Some(lock) = try_lock(&dir.join(LOCK)).map_err(at)? {
                 empty(&dir).map_err(at)?;
                 return Ok(Self { dir, _lock: lock });
             }
         }
-        Err(Error::Evidence { dir: base.join(test), source: io::Error::other("all its slots are in use") })
+        Err(Error::Evidence {
+            dir: base.join(test),
+            source: io::Error::other("all its slots are in use"),
+        })
     }
 
     /// The directory.
@@ -103,7 +115,10 @@ fn base() -> PathBuf {
 /// Cargo's target directory: a test executable lies in it, and cargo marks it with a `CACHEDIR.TAG`.
 pub fn target_dir() -> PathBuf {
     let executable = env::current_exe().unwrap_or_default();
-    let marked = executable.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    let marked = executable
+        .ancestors()
+        .skip(1)
+        .find(|dir| dir.join("CACHEDIR.TAG").is_file());
     marked.map_or_else(|| PathBuf::from("target"), Path::to_owned)
 }
 
@@ -119,7 +134,10 @@ mod tests {
         assert_eq!(first.dir(), base.path().join("t"));
         assert_eq!(second.dir(), base.path().join("t.2"));
         drop(first);
-        assert_eq!(Evidence::create_in(base.path(), "t").unwrap().dir(), base.path().join("t"));
+        assert_eq!(
+            Evidence::create_in(base.path(), "t").unwrap().dir(),
+            base.path().join("t")
+        );
     }
 
     #[test]
@@ -133,7 +151,10 @@ mod tests {
         fs::write(dir.join("sub/file"), "x").unwrap();
         std::os::unix::fs::symlink(&outside, dir.join("link")).unwrap();
         let _again = Evidence::create_in(base.path(), "t").unwrap();
-        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(left, [LOCK]);
         assert!(outside.join("precious").exists());
     }

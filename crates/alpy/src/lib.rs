@@ -1,11 +1,75 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Test network virtual appliances: a QEMU machine whose NICs are taps in containers' namespaces.
+//! Test network virtual appliances: a QEMU machine whose NICs are tap devices in containers' network namespaces, with nothing in
+//! the middle.
+//!
+//! ```no_run
+//! use alpy::{Link, TestResult, Testbed};
+//! use alpy::docker::Engine;
+//! use alpy::qemu::{Disk, Machine};
+//!
+//! #[test]
+//! fn forwards_ipv4() -> Result<(), alpy::Failure> {
+//!     Testbed::builder("forwards-ipv4")
+//!         .machine(Machine::new().disk(Disk::new("router.qcow2")))
+//!         .link(Link::new().address("192.168.0.1/24").gateway("192.168.0.2"))
+//!         .link(Link::new().address("192.168.1.1/24").gateway("192.168.1.2"))
+//!         .run_blocking(async |bed| -> TestResult {
+//!             bed.start_cpu().await?;
+//!             bed.console().expect("login:", std::time::Duration::from_secs(60)).await?;
+//!             let ping = bed.node(0).application("ping", "busybox")?.command(["ping", "-c3", "192.168.1.1"]);
+//!             ping.capability("NET_RAW").run(bed.engine()).await?.success()?;
+//!             Ok(())
+//!         })
+//! }
+//! ```
+//!
+//! - [`Testbed`]: start here. A machine and its links, made for a test and taken down whatever happens.
+//! - [`Link`]: what a link's node is set to. [`Node`]: the node itself, and the applications in it.
+//! - [`Skeleton`]: all the nodes without a machine, for those who run QEMU in their own way.
+//! - [`step!`]: a step of a test, in the log and in errors.
+//! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
+//! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
+//! - [`guide`]: the network design, how nodes are built, questions and answers.
+//!
+//! The parts, each a crate that is useful alone:
+//!
+//! - [`qmp`]: the QEMU machine protocol.
+//! - [`qemu`]: machines, their command line and process.
+//! - [`netns`]: taps and namespaces.
+//! - [`docker`]: containers that end with the test.
+//! - [`console`]: the serial console and a shell behind it.
+//! - [`pcap`]: captures.
+
+pub mod guide;
+
 mod error;
 pub mod evidence;
+mod failure;
+mod helper;
+mod link;
 pub mod logging;
+mod node;
+mod run;
 mod signals;
+mod skeleton;
 mod step;
+mod testbed;
+
+pub use alpy_console as console;
+pub use alpy_docker as docker;
+pub use alpy_netns as netns;
+pub use alpy_pcap as pcap;
+pub use alpy_qemu as qemu;
+pub use alpy_qmp as qmp;
+
 pub use error::{Error, Result};
+pub use failure::{BoxError, Failure, TestResult};
+pub use link::Link;
+pub use node::Node;
+pub use run::LABEL as RUN_LABEL;
+pub use skeleton::{NamedTaps, Skeleton, SkeletonBuilder};
+pub use testbed::{Testbed, TestbedBuilder};
+
 #[doc(hidden)]
 pub mod __private {
     pub use crate::step::run_step;

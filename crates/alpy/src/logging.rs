@@ -40,10 +40,18 @@ static ROUTED: AtomicBool = AtomicBool::new(false);
 
 /// Installs alpy's subscriber, unless the process has one already.
 pub fn init() {
-    let chosen = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    let steps = tracing_subscriber::fmt::layer().event_format(StepFormat).with_writer(Stderr).with_filter(chosen);
+    let chosen = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    let steps = tracing_subscriber::fmt::layer()
+        .event_format(StepFormat)
+        .with_writer(Stderr)
+        .with_filter(chosen);
     // A second call finds the subscriber of the first, or the user's own: either way it stays.
-    let _ = tracing_subscriber::registry().with(steps).with(EvidenceLayer::new()).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(steps)
+        .with(EvidenceLayer::new())
+        .try_init();
 }
 
 /// Sends each event to the `debug.log` of the testbed in whose span it happened.
@@ -52,7 +60,10 @@ pub struct EvidenceLayer(());
 
 impl EvidenceLayer {
     /// A layer for any subscriber that keeps spans, such as [`tracing_subscriber::registry()`].
-    #[expect(clippy::new_ret_no_self, reason = "the filter that belongs to the layer comes with it")]
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "the filter that belongs to the layer comes with it"
+    )]
     pub fn new<S>() -> impl Layer<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -101,13 +112,19 @@ pub(crate) struct RunLog {
 
 impl RunLog {
     pub(crate) fn create(test: &str, file: &Path) -> io::Result<Self> {
-        let log = DebugLog { since: Instant::now(), file: Mutex::new(File::create(file)?) };
+        let log = DebugLog {
+            since: Instant::now(),
+            file: Mutex::new(File::create(file)?),
+        };
         if !ROUTED.load(Ordering::Relaxed) {
             log.line("this process has a tracing subscriber without alpy::logging::EvidenceLayer: no log lines here");
         }
         let run = NEXT_RUN.fetch_add(1, Ordering::Relaxed);
         with_runs(|runs| runs.insert(run, Arc::new(log)));
-        Ok(Self { run, span: tracing::error_span!(target: "alpy", "testbed", test, alpy.run = run) })
+        Ok(Self {
+            run,
+            span: tracing::error_span!(target: "alpy", "testbed", test, alpy.run = run),
+        })
     }
 
     pub(crate) fn span(&self) -> Span {
@@ -122,7 +139,10 @@ impl Drop for RunLog {
 }
 
 fn with_runs<T>(act: impl FnOnce(&mut HashMap<u64, Arc<DebugLog>>) -> T) -> T {
-    act(RUNS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    act(RUNS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert_default())
 }
 
 #[derive(Debug)]
@@ -136,13 +156,22 @@ impl DebugLog {
         let metadata = event.metadata();
         let mut text = Text::default();
         event.record(&mut text);
-        self.line(&format!("{:>5} {:<22} {}", metadata.level(), metadata.target(), text.0));
+        self.line(&format!(
+            "{:>5} {:<22} {}",
+            metadata.level(),
+            metadata.target(),
+            text.0
+        ));
     }
 
     fn line(&self, text: &str) {
         let line = format!("{:9.3} {text}\n", self.since.elapsed().as_secs_f64());
         // A log that cannot be written, on a full disk for example, must not break the test that it describes.
-        let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+        let _ = self
+            .file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(line.as_bytes());
     }
 }
 
@@ -186,7 +215,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let metadata = event.metadata();
         write!(writer, "{:<5} {:<20} ", metadata.level(), metadata.target())?;
         context.format_fields(writer.by_ref(), event)?;
@@ -228,10 +262,15 @@ mod tests {
         let one = RunLog::create("one", &file("one")).unwrap();
         let two = RunLog::create("two", &file("two")).unwrap();
         one.span().in_scope(|| tracing::debug!(packets = 3, "in one"));
-        two.span().in_scope(|| tracing::trace_span!("inner").in_scope(|| tracing::trace!("in two")));
+        two.span()
+            .in_scope(|| tracing::trace_span!("inner").in_scope(|| tracing::trace!("in two")));
         tracing::info!("in none");
         let read = |name| std::fs::read_to_string(file(name)).unwrap();
-        assert!(read("one").contains("DEBUG alpy::logging::tests   in one packets=3\n"), "{}", read("one"));
+        assert!(
+            read("one").contains("DEBUG alpy::logging::tests   in one packets=3\n"),
+            "{}",
+            read("one")
+        );
         assert!(read("two").ends_with("in two\n"), "{}", read("two"));
         assert_eq!((read("one").lines().count(), read("two").lines().count()), (1, 1));
     }

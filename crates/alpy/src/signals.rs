@@ -9,7 +9,10 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 use tokio::signal::unix::{self, SignalKind};
 
 /// The testbeds of this process that are not torn down yet, and the signal that is to end the process after the last one.
-static PROCESS: Mutex<Process> = Mutex::new(Process { testbeds: 0, fatal: None });
+static PROCESS: Mutex<Process> = Mutex::new(Process {
+    testbeds: 0,
+    fatal: None,
+});
 
 struct Process {
     testbeds: usize,

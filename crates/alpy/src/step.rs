@@ -87,9 +87,17 @@ impl<L: Fn(&str)> Step<L> {
         log(&format!("{text}..."));
         let steps = STEPS.try_with(Arc::clone).ok();
         if let Some(steps) = &steps {
-            steps.lock().under_way.push(text.clone());
+            let mut state = steps.lock();
+            state.under_way.push(text.clone());
+            // The test goes on, so it has dealt with the failure of an earlier step.
+            state.failed = None;
         }
-        Self { text, log, steps, done: false }
+        Self {
+            text,
+            log,
+            steps,
+            done: false,
+        }
     }
 }
 
@@ -105,7 +113,11 @@ impl<L: Fn(&str)> Drop for Step<L> {
                 state.under_way.remove(at);
             }
         }
-        (self.log)(&format!("{}... {}", self.text, if self.done { "done" } else { "failed" }));
+        (self.log)(&format!(
+            "{}... {}",
+            self.text,
+            if self.done { "done" } else { "failed" }
+        ));
     }
 }
 
@@ -131,10 +143,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn forgets_a_failure_that_the_test_dealt_with() {
+        let steps = Arc::new(Steps::default());
+        steps
+            .scope(async {
+                crate::step!("First", async { Err::<(), _>("no") })
+                    .await
+                    .unwrap_err();
+                crate::step!("Second", async { Ok::<_, &str>(()) }).await.unwrap();
+            })
+            .await;
+        assert_eq!(steps.where_it_is(), None);
+    }
+
+    #[tokio::test]
     async fn a_dropped_step_counts_as_failed() {
         let steps = Arc::new(Steps::default());
         let waits_for_ever = crate::step!("Wait", std::future::pending::<Result<(), ()>>());
-        let in_time = steps.scope(tokio::time::timeout(std::time::Duration::from_millis(1), waits_for_ever)).await;
+        let in_time = steps
+            .scope(tokio::time::timeout(
+                std::time::Duration::from_millis(1),
+                waits_for_ever,
+            ))
+            .await;
         assert!(in_time.is_err());
         assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
     }
@@ -143,7 +174,9 @@ mod tests {
     async fn logs_the_beginning_and_the_end() {
         let lines = Mutex::new(Vec::new());
         let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
-        run_step("Boot".to_owned(), log, async { Ok::<_, ()>(()) }).await.unwrap();
+        run_step("Boot".to_owned(), log, async { Ok::<_, ()>(()) })
+            .await
+            .unwrap();
         assert_eq!(*lines.lock().unwrap(), ["Boot...", "Boot... done"]);
     }
 }

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A test that did not pass, with all that is needed to see why.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::signals::Interrupt;
+
+/// Any error of a test's body.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What a test's body returns when it has no error type of its own.
+pub type TestResult<T = ()> = Result<T, BoxError>;
+
+/// Why a test did not pass.
+///
+/// Its text names the first failure, the step it happened in, what the console showed last and what QEMU's monitor said last, then
+/// what went wrong in the teardown, and where the evidence is.
+#[derive(Debug)]
+pub struct Failure {
+    pub(crate) test: String,
+    pub(crate) cause: Cause,
+    pub(crate) step: Option<String>,
+    pub(crate) console: Vec<String>,
+    pub(crate) events: Vec<String>,
+    pub(crate) teardown: Vec<String>,
+    pub(crate) evidence: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Cause {
+    SetUp(Error),
+    Body(BoxError),
+    Panic(String),
+    Deadline(Duration),
+    Interrupt(Interrupt),
+    TearDown,
+}
+
+impl Failure {
+    pub(crate) fn new(test: &str, cause: Cause) -> Self {
+        let (console, events, teardown) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            test: test.to_owned(),
+            cause,
+            step: None,
+            console,
+            events,
+            teardown,
+            evidence: None,
+        }
+    }
+
+    /// The error that the test's body returned, if that is why.
+    pub fn body_error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        match &self.cause {
+            Cause::Body(error) => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// Where it happened: the steps under way, outermost first, joined by ` > `.
+    pub fn step(&self) -> Option<&str> {
+        self.step.as_deref()
+    }
+
+    /// The directory with the evidence, unless it could not even be made.
+    pub fn evidence(&self) -> Option<&Path> {
+        self.evidence.as_deref()
+    }
+}
+
+impl Cause {
+    pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+        Self::Panic(
+            text.or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned()),
+        )
+    }
+}
+
+impl StdError for Failure {}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "test {} failed: {}", self.test, self.cause)?;
+        if let Some(step) = &self.step {
+            write!(f, "\n  step: {step}")?;
+        }
+        lines(f, "last lines of the console", &self.console)?;
+        lines(f, "last events of QEMU", &self.events)?;
+        lines(f, "in the teardown", &self.teardown)?;
+        if let Some(evidence) = &self.evidence {
+            write!(f, "\n  evidence: {}", evidence.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetUp(error) => f.write_str(&chain(error)),
+            Self::Body(error) => f.write_str(&chain(error.as_ref())),
+            Self::Panic(message) => write!(f, "it panicked: {message}"),
+            Self::Deadline(limit) => write!(f, "it did not end within its deadline of {limit:?}"),
+            Self::Interrupt(signal) => write!(f, "{signal} came"),
+            Self::TearDown => f.write_str("its body passed, its teardown did not"),
+        }
+    }
+}
+
+/// The error and what it came from, on one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let source = error.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.ends_with(&source) {
+            text.push_str(": ");
+            text.push_str(&source);
+        }
+        next = error.source();
+    }
+    text
+}
+
+fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: &[String]) -> fmt::Result {
+    if !lines.is_empty() {
+        write!(f, "\n  {title}:")?;
+    }
+    lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
+}

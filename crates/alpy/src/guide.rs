@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The guide: how alpy wires things up, and how to watch it.
+
+#[doc = include_str!("guide/network-design.md")]
+pub mod network_design {}
+
+#[doc = include_str!("guide/network-of-nodes.md")]
+pub mod network_of_nodes {}
+
+#[doc = include_str!("guide/faq.md")]
+pub mod faq {}

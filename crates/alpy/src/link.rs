@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A link as a test asks for it.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use alpy_netns::{InterfaceName, IpPrefix, LinkChange, MacAddr, Request, Route};
+
+use crate::error::{Error, Result};
+
+/// The interface of a link in its node.
+pub(crate) const INTERFACE: &str = "eth0";
+
+/// A link: a NIC of the machine, and the tap in its node, with the settings of the node's end.
+///
+/// Values are given as text and looked at when the test starts, before anything is touched.
+///
+/// ```
+/// use alpy::Link;
+///
+/// let lan = Link::new().address("192.168.0.1/24").gateway("192.168.0.2");
+/// let dual_stack = Link::new().address("192.0.2.1/24").address("2001:db8::1/64").route("2001:db8:1::/48", "2001:db8::2");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Link {
+    addresses: Vec<String>,
+    gateways: Vec<String>,
+    routes: Vec<(String, String)>,
+    mtu_bytes: Option<u32>,
+    node_mac: Option<String>,
+    machine_mac: Option<String>,
+    ipv6_link_local: bool,
+}
+
+impl Link {
+    /// A link whose node has no address.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more address of the node, IPv4 or IPv6, with its prefix length: `192.168.0.1/24`.
+    pub fn address(mut self, address: impl Display) -> Self {
+        self.addresses.push(address.to_string());
+        self
+    }
+
+    /// The node's default gateway; one for each IP version.
+    pub fn gateway(mut self, address: impl Display) -> Self {
+        self.gateways.push(address.to_string());
+        self
+    }
+
+    /// One more route of the node, to a network such as `10.0.0.0/8`.
+    pub fn route(mut self, destination: impl Display, gateway: impl Display) -> Self {
+        self.routes.push((destination.to_string(), gateway.to_string()));
+        self
+    }
+
+    /// The greatest payload of a frame in bytes at the node's end: 1500 if not set.
+    pub fn mtu_bytes(mut self, mtu: u32) -> Self {
+        self.mtu_bytes = Some(mtu);
+        self
+    }
+
+    /// The hardware address of the node's end, such as `02:00:00:00:00:01`; the kernel chooses one if not set.
+    pub fn node_mac(mut self, mac: impl Display) -> Self {
+        self.node_mac = Some(mac.to_string());
+        self
+    }
+
+    /// The hardware address of the machine's NIC: `52:54:00:12:34:56` for link 0, one more for each further link, if not set.
+    pub fn machine_mac(mut self, mac: impl Display) -> Self {
+        self.machine_mac = Some(mac.to_string());
+        self
+    }
+
+    /// Lets the node's kernel give the interface an IPv6 link-local address. It then sends router solicitations and multicast
+    /// reports that no application asked for; without this the wire is quiet.
+    pub fn ipv6_link_local(mut self) -> Self {
+        self.ipv6_link_local = true;
+        self
+    }
+
+    /// The settings of the interface once it is in its node.
+    pub(crate) fn settings(&self, index: usize, request: Request) -> Result<Request> {
+        let bad = |source| Error::Link { index, source };
+        let interface = interface();
+        let mut change = LinkChange::of(interface.clone()).up();
+        if let Some(mtu) = self.mtu_bytes {
+            change = change.mtu_bytes(mtu);
+        }
+        if let Some(mac) = &self.node_mac {
+            change = change.mac(mac.parse().map_err(bad)?);
+        }
+        if !self.ipv6_link_local {
+            change = change.without_ipv6_link_local();
+        }
+        let mut request = request.link(change);
+        for address in &self.addresses {
+            request = request.address(interface.clone(), address.parse().map_err(bad)?);
+        }
+        for gateway in &self.gateways {
+            request = request.default_route(ip(index, gateway)?);
+        }
+        for (destination, gateway) in &self.routes {
+            let destination: IpPrefix = destination.parse().map_err(bad)?;
+            request = request.route(Route::to(destination).via(ip(index, gateway)?));
+        }
+        request.check().map_err(bad)?;
+        Ok(request)
+    }
+
+    /// The hardware address of the machine's NIC.
+    pub(crate) fn nic_mac(&self, index: usize) -> Result<[u8; 6]> {
+        match &self.machine_mac {
+            Some(mac) => {
+                let mac: MacAddr = mac.parse().map_err(|source| Error::Link { index, source })?;
+                Ok(mac.octets())
+            }
+            // QEMU's own numbering, written out so that it does not depend on the order of devices.
+            None => {
+                let [.., a, b, c] = (0x12_3456 + index).to_be_bytes();
+                Ok([0x52, 0x54, 0x00, a, b, c])
+            }
+        }
+    }
+}
+
+/// The interface of a link in its node, as a name.
+pub(crate) fn interface() -> InterfaceName {
+    INTERFACE.parse().expect("it is short and plain")
+}
+
+fn ip(index: usize, address: &str) -> Result<IpAddr> {
+    address.parse().map_err(|_| Error::Gateway {
+        index,
+        gateway: address.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(link: &Link) -> String {
+        let error = link.settings(3, Request::new()).unwrap_err();
+        let source = std::error::Error::source(&error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        format!("{error}: {source}")
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_link_and_value() {
+        for (link, value) in [
+            (Link::new().address("192.168.0.1"), "192.168.0.1"),
+            (Link::new().address("192.168.0.1/33"), "192.168.0.1/33"),
+            (Link::new().gateway("192.168.0.1/24"), "192.168.0.1/24"),
+            (Link::new().route("10.0.0.1/8", "10.0.0.1"), "10.0.0.1/8"),
+            (Link::new().node_mac("02:00"), "02:00"),
+            (Link::new().mtu_bytes(1), "1 "),
+        ] {
+            let refusal = refusal(&link);
+            assert!(
+                refusal.starts_with("link 3") && refusal.contains(value),
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_nic_has_a_hardware_address_of_its_own() {
+        let last = |index| Link::new().nic_mac(index).unwrap()[3..].to_vec();
+        assert_eq!(
+            [last(0), last(1), last(255)],
+            [[0x12, 0x34, 0x56], [0x12, 0x34, 0x57], [0x12, 0x35, 0x55]]
+        );
+        assert!(Link::new().machine_mac("52:54").nic_mac(0).is_err());
+    }
+}

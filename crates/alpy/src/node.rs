@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Nodes and the applications in them.
+
+use std::sync::Arc;
+
+use alpy_docker::{Container, Engine, Running};
+use alpy_netns::{Answer, LinkInfo, Request};
+
+use crate::error::{Error, Result};
+use crate::helper::Place;
+use crate::link::interface;
+use crate::run::Run;
+
+/// A container that keeps the network namespace of a link alive.
+#[derive(Debug)]
+pub struct Node {
+    index: usize,
+    running: Running,
+    run: Arc<Run>,
+}
+
+impl Node {
+    pub(crate) async fn start(index: usize, run: Arc<Run>) -> Result<Self> {
+        let running = run
+            .images()
+            .node(&run, &format!("node{index}"))?
+            .start(run.engine())
+            .await?;
+        Ok(Self { index, running, run })
+    }
+
+    /// Which link it belongs to, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        self.running.id()
+    }
+
+    /// The engine that it runs on, and its applications too.
+    pub fn engine(&self) -> &Engine {
+        self.run.engine()
+    }
+
+    /// The process id of the node, as the engine's host sees it: the one whose namespace `nsenter` enters.
+    ///
+    /// # Errors
+    /// The engine does not answer, or the node is gone.
+    pub async fn pid(&self) -> Result<u32> {
+        Ok(self.running.pid().await?)
+    }
+
+    /// A container for an application in this node: it shares the node's network namespace, and its process namespace, so that
+    /// it ends when the node ends, in whatever way. The name is that of its output in the evidence. Add the command and what else it
+    /// needs, then run it to its end or start it in the background.
+    ///
+    /// ```no_run
+    /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
+    /// let ping = bed.node(0).application("ping", "busybox:latest")?.command(["ping", "-c1", "192.168.1.1"]);
+    /// let output = ping.run(bed.engine()).await?.success()?;
+    /// println!("{}", output.stdout_text());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The files for its output cannot be created.
+    pub fn application(&self, name: &str, image: &str) -> Result<Container> {
+        let container = self.run.container(&format!("node{}-{name}", self.index), image)?;
+        Ok(container.network_of(self.id()).pid_of(self.id()))
+    }
+
+    /// The state, the addresses and the counters of the node's end of the link, read in the namespace.
+    ///
+    /// # Errors
+    /// The helper container cannot run.
+    pub async fn interface(&self) -> Result<LinkInfo> {
+        let request = Request::new().inspect(interface());
+        let mut answer = self.helper("inspect", &request).await?;
+        answer.links.pop().ok_or_else(|| Error::HelperSilent {
+            name: format!("node{}-inspect", self.index),
+        })
+    }
+
+    /// Has a one-off helper do something in the node's namespace.
+    pub(crate) async fn helper(&self, what: &str, request: &Request) -> Result<Answer> {
+        self.run
+            .images()
+            .run(
+                &self.run,
+                &format!("node{}-{what}", self.index),
+                Place::Node(self.id()),
+                request,
+            )
+            .await
+    }
+
+    /// Ends the node and with it everything that lives in it.
+    pub(crate) async fn remove(self) -> Result<()> {
+        Ok(self.running.remove().await?)
+    }
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The skeleton of a testbed: its nodes, and in each the tap of a link.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use alpy_docker::Engine;
+use alpy_netns::{Answer, InterfaceName, LinkChange, Namespace, Request};
+use futures_util::future::{join_all, try_join_all};
+
+use crate::error::{Error, Result};
+use crate::helper::{Images, Place};
+use crate::link::{Link, interface};
+use crate::node::Node;
+use crate::run::Run;
+use crate::step;
+
+/// All the nodes of a test, without a machine: for those who run QEMU in their own way.
+///
+/// A QEMU that inherits descriptors gets a tap for each link from [`SkeletonBuilder::start`]. One that opens taps by their names
+/// needs [`SkeletonBuilder::start_with_named_taps`], and an engine that is not rootless.
+///
+/// Dropping a skeleton ends its nodes and applications in the background; [`Skeleton::close`] waits for that.
+#[derive(Debug)]
+pub struct Skeleton {
+    nodes: Vec<Node>,
+    run: Arc<Run>,
+}
+
+/// A skeleton to be.
+#[derive(Debug)]
+pub struct SkeletonBuilder {
+    test: String,
+    engine: Option<Engine>,
+    links: Vec<Link>,
+    node_image: Option<String>,
+    iproute2_image: Option<String>,
+}
+
+/// Nodes, and taps in the host's namespace that a QEMU may now open by their names.
+#[derive(Debug)]
+pub struct NamedTaps {
+    skeleton: Skeleton,
+    links: Vec<Link>,
+    names: Vec<InterfaceName>,
+}
+
+impl Skeleton {
+    /// A skeleton for the test of this name.
+    pub fn builder(test: impl Into<String>) -> SkeletonBuilder {
+        SkeletonBuilder {
+            test: test.into(),
+            engine: None,
+            links: Vec::new(),
+            node_image: None,
+            iproute2_image: None,
+        }
+    }
+
+    /// The nodes, in the order of the links.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The engine that the nodes run on.
+    pub fn engine(&self) -> &Engine {
+        self.run.engine()
+    }
+
+    async fn on_host(&self, what: &str, request: &Request) -> Result<Answer> {
+        self.run.images().run(&self.run, what, Place::Host, request).await
+    }
+
+    /// The value of the label [`alpy.run`](crate::RUN_LABEL) that all containers of this skeleton have.
+    pub fn run_id(&self) -> &str {
+        self.run.id()
+    }
+
+    /// Ends the nodes and their applications and waits until the engine no longer knows them. Goes on after an error and returns
+    /// them all.
+    ///
+    /// Not cancel safe: what is not awaited is ended in the background.
+    pub async fn close(self) -> Vec<Error> {
+        let removed = join_all(self.nodes.into_iter().map(Node::remove)).await;
+        // Applications with a process namespace of their own do not end with their node.
+        let swept = self.run.sweep().await;
+        removed
+            .into_iter()
+            .chain([swept])
+            .filter_map(Result::err)
+            .collect()
+    }
+}
+
+impl SkeletonBuilder {
+    /// One more link.
+    pub fn link(mut self, link: Link) -> Self {
+        self.links.push(link);
+        self
+    }
+
+    /// The engine to use, instead of the one that [`Engine::connect`] finds.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// An image with `cat` in it to make nodes of, instead of alpy's own.
+    pub fn node_image(mut self, image: impl Into<String>) -> Self {
+        self.node_image = Some(image.into());
+        self
+    }
+
+    /// An image to run the network helper in, instead of alpy's own, which has nothing but the helper in it.
+    pub fn iproute2_image(mut self, image: impl Into<String>) -> Self {
+        self.iproute2_image = Some(image.into());
+        self
+    }
+
+    /// Starts the nodes, each with its tap in it. The descriptors, in the order of the links, are for QEMU to inherit:
+    /// `-netdev tap,id=link0,fd=N`.
+    ///
+    /// # Errors
+    /// A value of a link is bad (before anything is touched), the engine or an image is missing, or a container cannot start. What
+    /// was started is ended.
+    ///
+    /// Not cancel safe: what was started is ended in the background.
+    pub async fn start(self) -> Result<(Skeleton, Vec<OwnedFd>)> {
+        let run = self.new_run(None).await?;
+        self.start_in(run).await
+    }
+
+    /// Starts the nodes, and creates a tap for each link in the host's namespace, which the caller's user may open by name:
+    /// `-netdev tap,id=link0,ifname=NAME,script=no,downscript=no,vnet_hdr=off`. [`NamedTaps::attach`] comes next.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and with a rootless engine: its host namespace is not the one that QEMU runs in.
+    ///
+    /// Not cancel safe: nodes that were started are ended in the background, taps may stay.
+    pub async fn start_with_named_taps(self) -> Result<NamedTaps> {
+        let run = self.new_run(None).await?;
+        if run.engine().info().rootless {
+            return Err(Error::NamedTapsRootless);
+        }
+        let nodes = start_nodes(&run, self.links.len()).await?;
+        let skeleton = Skeleton { nodes, run };
+        let owner = nix::unistd::geteuid().as_raw();
+        // The random part of the run's id keeps the names apart; an interface name has 15 bytes.
+        let random = skeleton.run.id().rsplit('-').next().unwrap_or_default();
+        let names: std::result::Result<Vec<InterfaceName>, _> = (0..self.links.len())
+            .map(|index| format!("a{random}{index}").parse())
+            .collect();
+        let names = names.map_err(|source| Error::Link { index: 0, source })?;
+        let taps = |request: Request, name: &InterfaceName| request.persistent_tap(name.clone(), owner);
+        let request = names.iter().fold(Request::new(), taps);
+        skeleton.on_host("create-taps", &request).await?;
+        Ok(NamedTaps {
+            skeleton,
+            links: self.links,
+            names,
+        })
+    }
+
+    /// Starts everything under the labels of a run.
+    pub(crate) async fn start_in(self, run: Arc<Run>) -> Result<(Skeleton, Vec<OwnedFd>)> {
+        let nodes = step!(target: "alpy::node", "Create nodes", start_nodes(&run, self.links.len())).await?;
+        let create = self.links.iter().zip(&nodes).map(|(link, node)| async {
+            let request = link.settings(node.index(), Request::new().tap(interface()))?;
+            let mut answer = node.helper("create-tap", &request).await?;
+            Ok::<_, Error>(
+                answer
+                    .taps
+                    .pop()
+                    .expect("a session checks that each tap asked for has come"),
+            )
+        });
+        let taps = step!(target: "alpy::node", "Create tap interfaces", try_join_all(create)).await?;
+        Ok((Skeleton { nodes, run }, taps))
+    }
+
+    /// Looks at every value before anything is touched.
+    fn check(&self) -> Result<()> {
+        for (index, link) in self.links.iter().enumerate() {
+            link.settings(index, Request::new().tap(interface()))?;
+            link.nic_mac(index)?;
+        }
+        Ok(())
+    }
+
+    /// A run on the engine, with the images that it needs.
+    pub(crate) async fn new_run(&self, evidence: Option<&Path>) -> Result<Arc<Run>> {
+        self.check()?;
+        let engine = match &self.engine {
+            Some(engine) => engine.clone(),
+            None => Engine::connect().await?,
+        };
+        let images = Images::prepare(&engine, self.node_image.clone(), self.iproute2_image.clone()).await?;
+        Ok(Arc::new(Run::new(engine, images, &self.test, evidence)?))
+    }
+}
+
+impl NamedTaps {
+    /// The names of the taps, in the order of the links.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(InterfaceName::as_str)
+    }
+
+    /// Moves each tap into its node, where it is `eth0` with the settings of its link. QEMU must have opened the taps by now.
+    ///
+    /// # Errors
+    /// A helper container cannot run, or a tap is gone. Taps that are not moved are deleted.
+    ///
+    /// Not cancel safe: a tap may stay where it is.
+    pub async fn attach(self) -> Result<Skeleton> {
+        let moved = self.move_taps().await;
+        if moved.is_err() {
+            self.delete_taps().await;
+        }
+        moved?;
+        Ok(self.skeleton)
+    }
+
+    /// Gives up: deletes the taps and ends the nodes.
+    ///
+    /// Not cancel safe: what is not awaited stays, or is ended in the background.
+    pub async fn close(self) -> Vec<Error> {
+        self.delete_taps().await;
+        self.skeleton.close().await
+    }
+
+    async fn move_taps(&self) -> Result<()> {
+        let mut request = Request::new();
+        for (node, name) in self.skeleton.nodes().iter().zip(&self.names) {
+            let node = Namespace::Pid(node.pid().await?);
+            request = request.link(LinkChange::of(name.clone()).name(interface()).namespace(node));
+        }
+        self.skeleton.on_host("move-taps", &request).await?;
+        let settings = self
+            .links
+            .iter()
+            .zip(self.skeleton.nodes())
+            .map(|(link, node)| async move {
+                node.helper("set-up-tap", &link.settings(node.index(), Request::new())?)
+                    .await
+            });
+        try_join_all(settings).await?;
+        Ok(())
+    }
+
+    /// Deletes each tap that is still in the host's namespace.
+    async fn delete_taps(&self) {
+        for name in &self.names {
+            let request = Request::new().delete(name.clone());
+            if let Err(error) = self.skeleton.on_host("delete-tap", &request).await {
+                tracing::debug!(%name, %error, "the tap is not deleted; it may be in its node already");
+            }
+        }
+    }
+}
+
+async fn start_nodes(run: &Arc<Run>, count: usize) -> Result<Vec<Node>> {
+    try_join_all((0..count).map(|index| Node::start(index, Arc::clone(run)))).await
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Rabbit lets 1 Mbit/s through.
+
+use alpy::{Link, Testbed, step};
+use anyhow::{Result, ensure};
+use carrot::{iperf3, wire};
+use tracing::info;
+
+/// The limit in `configure-rabbit`, in bits per second.
+const LIMIT: f64 = 1_000_000.0;
+
+/// How much of the limit a TCP payload may come to: the headers of its frames count against the limit, and the burst that
+/// the limit allows comes on top.
+const EXPECTED: std::ops::RangeInclusive<f64> = 0.90 * LIMIT..=1.02 * LIMIT;
+
+#[tokio::test]
+async fn rate_limit() -> Result<()> {
+    let rate = Testbed::builder("rate-limit")
+        .description("Check that rabbit rate-limits traffic.")
+        .machine(rabbit::machine()?)
+        .link(Link::new().address("192.168.1.1/24"))
+        .link(Link::new().address("192.168.1.2/24"))
+        .run(async |bed| {
+            let server = iperf3::serve(bed.node(1)).await?;
+            bed.start_cpu().await?;
+            let mut shell = carrot::login(bed).await?;
+            carrot::configure(&mut shell, "configure-rabbit", include_str!("configure-rabbit")).await?;
+            let report = iperf3::measure(bed.node(0), "192.168.1.2", iperf3::Load::TcpSeconds(5)).await?;
+            server.stop().await?;
+            carrot::poweroff(bed, shell).await?;
+
+            let rate = report.bits_per_second;
+            info!("Rate received, bits per second: {rate:.0}");
+            step!("Check rate", async {
+                ensure!(
+                    EXPECTED.contains(&rate),
+                    "expected a rate of {EXPECTED:?} bits per second, saw {rate:.0}"
+                );
+                Ok(())
+            })
+            .await?;
+            step!("Check rate on the wire", async {
+                // Whole frames, as the rabbit sent them on: nothing in the guest or in iperf3 has a say in this.
+                let data = |packet: &alpy::pcap::Packet<'_>| {
+                    packet.tcp().is_some() && packet.frame().original_len() > 1000
+                };
+                let rate = wire::bits_per_second(&bed.capture(1)?, data)?;
+                info!("Rate on the wire, bits per second: {rate:.0}");
+                ensure!(
+                    EXPECTED.contains(&rate),
+                    "expected {EXPECTED:?} bits per second on the wire, saw {rate:.0}"
+                );
+                Ok(())
+            })
+            .await?;
+            anyhow::Ok(rate)
+        })
+        .await?;
+    assert!(rate > 0.0);
+    Ok(())
+}
