@@ -66,9 +66,12 @@ pub(crate) struct Bind {
 /// Who wants to hear of the container's life as it goes on.
 #[derive(Clone, Default)]
 pub(crate) struct Listeners {
-    pub(crate) output: Option<Arc<dyn Fn(Stream, &[u8]) + Send + Sync>>,
-    pub(crate) end: Option<Arc<dyn Fn(ExitStatus) + Send + Sync>>,
+    pub(crate) output: Option<Arc<OnOutput>>,
+    pub(crate) end: Option<Arc<OnEnd>>,
 }
+
+type OnOutput = dyn Fn(Stream, &[u8]) + Send + Sync;
+type OnEnd = dyn Fn(ExitStatus) + Send + Sync;
 
 impl Container {
     /// A container of an image that the engine has.

@@ -18,13 +18,15 @@ use crate::{Error, Result};
 pub struct Attempt {
     /// The address, such as `unix:///var/run/docker.sock`.
     pub address: String,
+    /// What named the address, as in [`EngineInfo::found_by`](crate::EngineInfo::found_by).
+    pub found_by: String,
     /// Why it is of no use.
     pub reason: String,
 }
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.address, self.reason)
+        write!(f, "{} ({}): {}", self.address, self.found_by, self.reason)
     }
 }
 

@@ -87,8 +87,11 @@ impl Engine {
                 }
                 Err(Greeting::Useless(reason)) => reason,
             };
-            let address = format!("{}, unix://{}", candidate.found_by, candidate.socket.display());
-            tried.push(Attempt { address, reason });
+            tried.push(Attempt {
+                address: format!("unix://{}", candidate.socket.display()),
+                found_by: candidate.found_by,
+                reason,
+            });
         }
         Err(match denied {
             Some(socket) => Error::Denied { socket, tried },

@@ -471,7 +471,7 @@ async fn undo(engine: &Engine, mut guard: Guard) {
     match engine.remove(guard.id()).await {
         Ok(()) => guard.disarm(),
         Err(error) => {
-            tracing::debug!(%error, "cannot remove a container that did not start: once more in the background")
+            tracing::debug!(%error, "cannot remove a container that did not start: once more in the background");
         }
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Engines that misbehave: a few lines of HTTP on a unix socket, scripted.
 
+#![expect(clippy::unwrap_used, reason = "in a test, what fails shall fail loudly")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,8 @@ enum Reply {
 }
 
 use Reply::{Close, Json, Raw, Silence, Status};
+
+type Script = fn(&str) -> Reply;
 
 /// A fake engine, gone when dropped. Each connection carries one request, as bollard's do.
 struct Fake {
@@ -123,7 +127,7 @@ async fn an_older_engine_and_podman_introduce_themselves() {
 /// Garbage, an error, an answer of another kind, nothing at all: each is an error that names the socket.
 #[tokio::test]
 async fn what_is_no_engine_is_told_apart() {
-    let scripts: [(fn(&str) -> Reply, &str); 5] = [
+    let scripts: [(Script, &str); 5] = [
         (|_| Raw(b"\x00\xffgarbage\n\n\n"), ""),
         (|_| Raw(b"SSH-2.0-OpenSSH_9.2\r\n"), ""),
         (|_| Json("[1, 2"), ""),

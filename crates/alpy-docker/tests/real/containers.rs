@@ -224,6 +224,8 @@ async fn shares_the_namespaces_of_a_node() {
             .network_of(node.id())
             .pid_of(node.id());
         let (shared, own) = (look(shared).await, look(scene.container(namespaces)).await);
+        let own_again = look(scene.container(namespaces).pid_of(node.id()).own_pids()).await;
+        assert_ne!(own_again.lines().last(), shared.lines().last());
         // The oracle is the kernel: what the node's process has, seen from here.
         let pid = node.pid().await.unwrap();
         let of_node = |name| {
@@ -355,22 +357,18 @@ async fn runs_as_it_is_told() {
     need!(docker, busybox);
     scene(async |scene| {
         let output = scene
-            .container(["-c", "id -u; id -g; pwd; echo $ROLE; cat /sys/fs/cgroup/pids.max"])
+            .container(["-c", "id -u; id -g; pwd; echo $ROLE; cat /etc/alpy/role"])
             .entrypoint(["sh"])
             .user("1234:5678")
             .working_dir("/tmp")
             .env("ROLE", "client of = things")
-            .init()
+            .file("/etc/alpy/role", "told before the start\n", 0o644)
             .name(format!("alpy-docker-test-{}", scene.unique))
             .run(&scene.engine)
             .await
             .unwrap();
-        let text = output.stdout_text();
-        assert!(
-            text.starts_with("1234\n5678\n/tmp\nclient of = things\n"),
-            "{text} {}",
-            output.stderr_text()
-        );
+        let expected = "1234\n5678\n/tmp\nclient of = things\ntold before the start\n";
+        assert_eq!(output.stdout_text(), expected, "{output:?}");
     })
     .await;
 }
@@ -490,6 +488,64 @@ async fn each_refusal_has_its_own_error() {
         }
         // None of them left the container that it had created.
         assert_eq!(scene.containers().await, Vec::<String>::new());
+    })
+    .await;
+}
+
+/// The CLI is the oracle. A rootless engine without cgroups drops the limits.
+#[tokio::test]
+async fn limits_reach_the_engine() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let limited = scene
+            .container(["cat"])
+            .stdin()
+            .init()
+            .memory_mib(64)
+            .processes(50);
+        let limited = limited.start(&scene.engine).await.unwrap();
+        let seen = inspect(
+            limited.id(),
+            "{{.HostConfig.Init}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}",
+        );
+        if scene.engine.info().rootless {
+            assert!(seen.starts_with("true "), "{seen}");
+        } else {
+            assert_eq!(seen, "true 67108864 50\n");
+        }
+        limited.remove().await.unwrap();
+    })
+    .await;
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the oracle: the Docker CLI, waited for at once"
+)]
+fn inspect(id: &str, format: &str) -> String {
+    let output = std::process::Command::new("docker")
+        .args(["inspect", "--format", format, id])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn tells_of_the_end() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        let ended = scene
+            .container(["sh", "-c", "exit 5"])
+            .on_end(move |status| sender.send(status).unwrap());
+        let output = ended.run(&scene.engine).await.unwrap();
+        assert_eq!(ends.recv().await, Some(output.status));
+        assert_eq!(ends.recv().await, None, "it is told once");
     })
     .await;
 }
