@@ -29,6 +29,14 @@ pub(crate) struct RecordHeader {
     pub(crate) original_len: u32,
 }
 
+impl RecordHeader {
+    /// The length of the whole record in bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        RECORD_HEADER_LEN + self.captured_len as usize
+    }
+}
+
 /// A field of the file header that is not as it should be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {

@@ -91,15 +91,15 @@ impl<R: Read> Reader<R> {
     #[inline]
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Error> {
         let record = match self.buffered_record()? {
-            Ok(record) => record,
-            Err(_) => match self.read_record()? {
+            Some(record) => record,
+            None => match self.read_record()? {
                 Some(record) => record,
                 None => return Ok(None),
             },
         };
         let start = self.unread.start + RECORD_HEADER_LEN;
-        let end = start + record.captured_len as usize;
-        self.consume(end - self.unread.start);
+        self.consume(record.len());
+        let end = self.unread.start;
         Ok(Some(Frame::captured(
             record.timestamp,
             record.original_len,
@@ -112,41 +112,36 @@ impl<R: Read> Reader<R> {
         self.offset
     }
 
-    /// The header of the next record if all of the record is in the buffer, else how long what is missing will be.
+    /// The header of the next record, if all of the record is in the buffer.
     #[inline]
-    fn buffered_record(&self) -> Result<Result<RecordHeader, Missing>, Error> {
+    fn buffered_record(&self) -> Result<Option<RecordHeader>, Error> {
         let unread = self.unread_bytes();
         let Some(head) = unread.first_chunk() else {
-            return Ok(Err(Missing {
-                part: "a record header",
-                need: RECORD_HEADER_LEN,
-            }));
+            return Ok(None);
         };
-        let record = match self.format.record(head) {
-            Ok(record) => record,
-            Err(found) => return Err(self.damaged(found)),
-        };
-        let need = RECORD_HEADER_LEN + record.captured_len as usize;
-        if unread.len() < need {
-            return Ok(Err(Missing {
-                part: "a record",
-                need,
-            }));
+        match self.format.record(head) {
+            Ok(record) if unread.len() < record.len() => Ok(None),
+            Ok(record) => Ok(Some(record)),
+            Err(found) => Err(self.damaged(found)),
         }
-        Ok(Ok(record))
     }
 
-    /// Reads until the next record is in the buffer.
+    /// Reads until the next record is in the buffer; none if the source ends before it begins.
     #[cold]
     fn read_record(&mut self) -> Result<Option<RecordHeader>, Error> {
-        loop {
-            let more = self.refill()?;
-            match self.buffered_record()? {
-                Ok(record) => return Ok(Some(record)),
-                Err(_) if more => {}
-                Err(_) if self.unread.is_empty() => return Ok(None),
-                Err(missing) => return Err(self.torn(missing.part, missing.need)),
+        while self.refill()? {
+            if let Some(record) = self.buffered_record()? {
+                return Ok(Some(record));
             }
+        }
+        match self
+            .unread_bytes()
+            .first_chunk()
+            .map(|head| self.format.record(head))
+        {
+            Some(Ok(record)) => Err(self.torn("a record", record.len())),
+            _ if self.unread.is_empty() => Ok(None),
+            _ => Err(self.torn("a record header", RECORD_HEADER_LEN)),
         }
     }
 
@@ -203,10 +198,4 @@ impl<R: Read> Reader<R> {
             found,
         }
     }
-}
-
-/// What of a record is not yet in the buffer.
-struct Missing {
-    part: &'static str,
-    need: usize,
 }
