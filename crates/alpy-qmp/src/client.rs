@@ -11,8 +11,7 @@ use tokio::time::timeout;
 
 use crate::command::{self, Command};
 use crate::error::{Disconnect, Error, Result, shorten};
-use crate::event::{Event, Position};
-use crate::events::Events;
+use crate::event::{Event, Events, Position};
 use crate::options::Options;
 use crate::request::Request;
 use crate::session::Shared;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Events: what they are, and the history they are kept in.
+//! Events: what they are, their sequence, and the history they are kept in.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
 
 /// A place in a connection's sequence of events: between two of them, or at either end.
 ///
@@ -48,6 +51,54 @@ impl fmt::Display for Event {
             write!(f, " {}", self.data)?;
         }
         Ok(())
+    }
+}
+
+/// Events in their sequence, from [`Client::events`]. It is a handle of the connection, as a [`Client`] is.
+#[derive(Debug, Clone)]
+pub struct Events {
+    client: Client,
+    next: Position,
+}
+
+impl Events {
+    pub(crate) fn new(client: Client, since: Position) -> Self {
+        Self { client, next: since }
+    }
+
+    /// The next event. Waits as long as the connection stands; put a `tokio::time::timeout` around it for less.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Lagged`] once when the history has lost events before they were read here; the next call goes on with the
+    /// oldest that is left. [`Error::Disconnected`] when all events were read and no more can come.
+    pub async fn next(&mut self) -> Result<Arc<Event>> {
+        let shared = self.client.shared();
+        loop {
+            let change = shared.changed.notified();
+            let mut change = std::pin::pin!(change);
+            change.as_mut().enable();
+            {
+                let state = shared.state();
+                let (missed, mut events) = state.history.since(self.next);
+                if missed > 0 {
+                    self.next.0 += missed;
+                    return Err(Error::Lagged { missed });
+                }
+                if let Some(event) = events.next() {
+                    self.next = event.next_position();
+                    return Ok(Arc::clone(event));
+                }
+                if let Some(reason) = &state.closed {
+                    return Err(Error::Disconnected {
+                        wanted: "the next event".to_owned(),
+                        source: reason.clone(),
+                    });
+                }
+            }
+            change.await;
+        }
     }
 }
 

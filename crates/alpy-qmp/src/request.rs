@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::client::Connection;
 use crate::command::Line;
-use crate::error::{Error, Result, ServerError, shorten};
+use crate::error::{Disconnect, Error, Result, ServerError, shorten};
 use crate::session::{Failure, Lane, Outgoing, Shared};
 
 /// A command that is sent when it is awaited.
@@ -172,7 +172,8 @@ pub(crate) async fn round_trip(
     let outcome = match tokio::time::timeout(timeout, outcome).await {
         Ok(outcome) => {
             std::mem::forget(withdrawal);
-            outcome.expect("every command is answered or closed")
+            // Dropped without a word, which takes a panic of the wire log.
+            outcome.unwrap_or(Err(Failure::Unknown(Disconnect::Closed)))
         }
         Err(_) => {
             let sent = !shared.withdraw(ticket);

@@ -255,3 +255,25 @@ async fn a_flood_of_events_keeps_no_one_from_a_reply() {
     client.execute(Stop).await.expect("a reply");
     flood.await.expect("no panic");
 }
+
+#[tokio::test]
+async fn a_panic_of_the_wire_log_takes_no_caller_with_it() {
+    let options = Options::new().wire_log(|_, line| {
+        assert!(
+            !String::from_utf8_lossy(line).contains("STOP"),
+            "this test's own panic"
+        );
+    });
+    let (client, mut fake) = Fake::pair(options).await;
+    let server = async {
+        fake.command().await;
+        fake.event("STOP", json!({})).await;
+    };
+    let (stopped, ()) = tokio::join!(client.execute(Stop), server);
+    assert!(
+        matches!(stopped, Err(Error::OutcomeUnknown { .. })),
+        "{stopped:?}"
+    );
+    let again = client.execute(Stop).await;
+    assert!(matches!(again, Err(Error::Disconnected { .. })), "{again:?}");
+}
