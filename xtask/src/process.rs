@@ -81,7 +81,7 @@ pub enum Stream {
 /// Turns SIGINT, SIGTERM and SIGHUP into an orderly end of all that runs. To be called before any thread is started.
 pub fn handle_signals() -> Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // Blocked here, and so in every thread to come. A child gets an empty mask: `Command` sees to that.
+    // Blocked here, and so in every thread to come; not in children, see `command`.
     signals.thread_block().context("block signals")?;
     thread::spawn(move || {
         while signals.wait().is_ok() {
@@ -138,6 +138,10 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let program = program.as_ref();
     let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
     command.env("PATH", search_path()).stdin(Stdio::null());
+    // What xtask blocks is for its own threads to wait for.
+    let unblock = || SigSet::empty().thread_set_mask().map_err(Into::into);
+    // SAFETY: between fork and exec, `unblock` makes one system call and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
     command
 }
 
@@ -475,6 +479,7 @@ mod tests {
 
     #[test]
     fn a_child_starts_with_no_signal_blocked() {
+        SigSet::from(Signal::SIGUSR1).thread_block().unwrap();
         let output = output(shell("grep SigBlk /proc/self/status"), Kind::Group).unwrap();
         assert_eq!(output.stdout, "SigBlk:\t0000000000000000\n");
     }
