@@ -73,7 +73,7 @@ impl Disk {
 pub enum DiskModel {
     /// virtio-blk, the fast one. The default.
     VirtioBlk,
-    /// A SATA disk (IDE on the machine type `pc`), for a guest without a virtio driver.
+    /// An IDE disk (SATA on the machine type `q35`), for a guest without a virtio driver.
     Ide,
 }
 

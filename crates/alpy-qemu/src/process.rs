@@ -2,10 +2,8 @@
 //! The QEMU process: started with exactly what it shall inherit, watched, reaped, and ended with whoever started it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -22,6 +20,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, debug};
 
 use crate::error::{Error, Result};
+use crate::evidence::Copies;
 use crate::output::Output;
 
 /// What to start.
@@ -279,46 +278,6 @@ fn spawn(launch: &Launch) -> io::Result<Child> {
     // SAFETY: `prepare` runs between fork and exec: system calls only, no allocation, no lock.
     unsafe { command.pre_exec(prepare) };
     command.spawn()
-}
-
-/// The files that keep what the process writes.
-#[derive(Default)]
-struct Copies {
-    stdout: Option<File>,
-    stderr: Option<File>,
-}
-
-impl Copies {
-    fn create(folder: Option<&Path>, command_line: &str) -> Result<Self> {
-        let Some(folder) = folder else {
-            return Ok(Self::default());
-        };
-        let mut command = create(&folder.join("qemu-command.txt"))?;
-        io::Write::write_all(&mut command, format!("{command_line}\n").as_bytes()).map_err(|source| {
-            Error::Evidence {
-                path: folder.join("qemu-command.txt"),
-                source,
-            }
-        })?;
-        Ok(Self {
-            stdout: Some(create(&folder.join("qemu-stdout.log"))?),
-            stderr: Some(create(&folder.join("qemu-stderr.log"))?),
-        })
-    }
-}
-
-/// Creates or empties a file of evidence. A symbolic link is not followed: whoever put it there might have it lead elsewhere.
-pub(crate) fn create(path: &Path) -> Result<File> {
-    File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|source| Error::Evidence {
-            path: path.to_owned(),
-            source,
-        })
 }
 
 /// Program and arguments as one line that a shell would take.

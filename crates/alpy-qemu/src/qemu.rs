@@ -3,70 +3,25 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use alpy_qmp::commands::Cont;
-use alpy_qmp::{Client, Direction, Position};
+use alpy_qmp::{Client, Position};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::accelerator::Accelerator;
 use crate::error::{Error, Result};
+use crate::evidence;
 use crate::machine::Machine;
 use crate::nic::Nic;
-use crate::process::{self, Launch, Process};
-
-/// How a machine is run.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct Options {
-    evidence: Option<PathBuf>,
-    accelerator: Option<Accelerator>,
-    start_timeout: Duration,
-}
-
-impl Options {
-    /// No evidence, the accelerator by proof, 30 s for the start.
-    pub fn new() -> Self {
-        Self {
-            evidence: None,
-            accelerator: None,
-            start_timeout: Duration::from_secs(30),
-        }
-    }
-
-    /// The folder, which must exist, for `qemu-command.txt`, `qemu-stdout.log`, `qemu-stderr.log` and `qmp.log`. Files of
-    /// these names are overwritten.
-    pub fn evidence(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.evidence = Some(folder.into());
-        self
-    }
-
-    /// The accelerator, instead of [`Accelerator::detect`]'s.
-    pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
-        self.accelerator = Some(accelerator);
-        self
-    }
-
-    /// How long QEMU may take from its start until it greets.
-    pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.start_timeout = timeout;
-        self
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+use crate::options::Options;
+use crate::process::{Launch, Process};
 
 /// A running QEMU.
 ///
@@ -125,7 +80,7 @@ impl Qemu {
             // Enough to find the end of a guest's life in, whatever came before it.
             .history_events(1 << 14);
         if let Some(folder) = &options.evidence {
-            qmp_options = with_wire_log(qmp_options, process::create(&folder.join("qmp.log"))?);
+            qmp_options = evidence::wire_log(qmp_options, folder)?;
         }
         let process = Process::start(Launch {
             program: machine.program_path().to_owned(),
@@ -357,22 +312,5 @@ fn socket_pair() -> Result<(UnixStream, OwnedFd)> {
     pair().map_err(|source| Error::System {
         what: "make a socket pair",
         source,
-    })
-}
-
-fn with_wire_log(options: alpy_qmp::Options, file: fs::File) -> alpy_qmp::Options {
-    let begin = Instant::now();
-    let file = Mutex::new(file);
-    options.wire_log(move |direction, line| {
-        let arrow = match direction {
-            Direction::ToServer => "->",
-            Direction::FromServer => "<-",
-        };
-        let seconds = begin.elapsed().as_secs_f64();
-        let text = format!("{seconds:10.6} {arrow} {}\n", String::from_utf8_lossy(line));
-        if let Ok(mut file) = file.lock() {
-            // Without room for evidence the test still goes on; the captures are what it must not miss.
-            let _ = file.write_all(text.as_bytes());
-        }
     })
 }

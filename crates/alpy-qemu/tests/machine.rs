@@ -30,7 +30,7 @@ fn values(arguments: &[String], option: &str) -> Vec<String> {
 
 #[test]
 fn has_nothing_that_nobody_asked_for() {
-    let expected = "-no-user-config -nodefaults -display none -no-shutdown -machine q35 -accel tcg -cpu max -smp 1 -m 512M \
+    let expected = "-no-user-config -nodefaults -display none -no-shutdown -machine pc -accel tcg -cpu max -smp 1 -m 512M \
                     -device virtio-rng-pci -device vmgenid,guid=auto";
     assert_eq!(text(&Machine::new(), &[]).join(" "), expected);
 }
@@ -38,7 +38,7 @@ fn has_nothing_that_nobody_asked_for() {
 #[test]
 fn boots_a_kernel() {
     let machine = Machine::new()
-        .machine_type("pc")
+        .machine_type("q35")
         .cpu_model("qemu64")
         .cpus(2)
         .memory_mib(128)
@@ -47,7 +47,7 @@ fn boots_a_kernel() {
         .append("console=ttyS0 quiet a,b");
     let arguments = text(&machine, &[]);
     for (option, value) in [
-        ("-machine", "pc"),
+        ("-machine", "q35"),
         ("-cpu", "qemu64"),
         ("-smp", "2"),
         ("-m", "128M"),

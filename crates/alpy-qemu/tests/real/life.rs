@@ -38,7 +38,7 @@ async fn starts_stopped_runs_powers_off_and_quits() {
     for machine in [
         Machine::new().disk(Disk::new(&disk).format("raw")),
         Machine::new()
-            .machine_type("pc")
+            .machine_type("q35")
             .disk(Disk::new(&disk).format("raw").model(DiskModel::Ide)),
     ] {
         assert_eq!(whole_life(&machine).await, "alpy\r\n");
