@@ -54,6 +54,7 @@ fn main() {
     println!("cargo::rustc-env=ALPY_NETNS_HELPER_HASH={:032x}", fnv1a(&bytes));
 }
 
+#[expect(clippy::disallowed_methods, reason = "a nested cargo, waited for at once")]
 fn build() -> PathBuf {
     let variable = |name: &str| env::var(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     let package = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

@@ -441,3 +441,106 @@ impl fmt::Display for Route {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> InterfaceName {
+        name.parse().unwrap()
+    }
+
+    fn prefix(prefix: &str) -> IpPrefix {
+        prefix.parse().unwrap()
+    }
+
+    #[test]
+    fn comes_over_the_wire_as_it_was() {
+        let eth0 = name("eth0");
+        let change = LinkChange::of(eth0.clone())
+            .name(name("eth1"))
+            .namespace(Namespace::Path("/run/netns/a b".into()))
+            .mac("52:54:00:00:00:01".parse().unwrap())
+            .mtu_bytes(9000)
+            .up();
+        let request = Request::new()
+            .namespace(Namespace::Pid(7))
+            .tap(eth0.clone())
+            .persistent_tap(name("tap0"), 1001)
+            .link(change)
+            .link(
+                LinkChange::of(name("tap0"))
+                    .namespace(Namespace::Passed(2))
+                    .down(),
+            )
+            .link(LinkChange::of(eth0.clone()).without_ipv6_link_local())
+            .address(eth0.clone(), prefix("fd00::1/64"))
+            .route(
+                Route::to(prefix("10.0.0.0/8"))
+                    .via("192.0.2.1".parse().unwrap())
+                    .link(eth0.clone()),
+            )
+            .default_route("fd00::2".parse().unwrap())
+            .inspect(eth0.clone())
+            .delete(eth0);
+        request.check().unwrap();
+        let json = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request);
+    }
+
+    #[test]
+    fn what_can_never_be_right_is_refused_with_its_step_and_value() {
+        let eth0 = name("eth0");
+        let change = || LinkChange::of(name("eth0"));
+        let many =
+            (0..=Request::MAX_TAPS).fold(Request::new(), |request, n| request.tap(name(&format!("t{n}"))));
+        for (request, step, value) in [
+            (Request::new().link(change().mtu_bytes(67)), 1, "67 bytes"),
+            (Request::new().link(change().mtu_bytes(65522)), 1, "65522 bytes"),
+            (
+                Request::new().link(change().namespace(Namespace::Pid(0))),
+                1,
+                "0 is no process",
+            ),
+            (
+                Request::new().link(change().namespace(Namespace::Pid(u32::MAX))),
+                1,
+                "4294967295 is no process",
+            ),
+            (
+                Request::new().link(change().namespace(Namespace::Pid(1)).without_ipv6_link_local()),
+                1,
+                "eth0",
+            ),
+            (
+                Request::new().route(Route::to(prefix("10.0.0.1/8")).link(eth0.clone())),
+                1,
+                "the network is 10.0.0.0/8",
+            ),
+            (
+                Request::new().route(Route::to(prefix("10.0.0.0/8"))),
+                1,
+                "neither a gateway nor a link",
+            ),
+            (
+                Request::new().route(Route::to(prefix("::/0")).via("10.0.0.1".parse().unwrap())),
+                1,
+                "10.0.0.1 is of another",
+            ),
+            (
+                Request::new().delete(eth0.clone()).inspect(eth0),
+                2,
+                "after a deletion",
+            ),
+            (many, Request::MAX_TAPS + 1, "more than 253 taps"),
+        ] {
+            match request.check() {
+                Err(error @ Error::Request { step: found, .. }) => {
+                    assert_eq!(found, step, "{error}");
+                    assert!(error.to_string().contains(value), "{error}");
+                }
+                other => panic!("{value}: {other:?}"),
+            }
+        }
+    }
+}

@@ -31,12 +31,12 @@ pub(super) async fn act(
     };
     for (index, operation) in request.operations.iter().enumerate() {
         if let Err(error) = work.step(index, operation, targets.get(&index)).await {
-            return Err(work.give_up(failure(index, operation, error)).await);
+            return Err(work.give_up(failure(index, operation, error.to_string())).await);
         }
     }
     if let Err((index, error)) = work.keep() {
         return Err(work
-            .give_up(failure(index, &request.operations[index], error))
+            .give_up(failure(index, &request.operations[index], error.to_string()))
             .await);
     }
     let bound = work.taps.into_iter().filter(|created| !created.stays);

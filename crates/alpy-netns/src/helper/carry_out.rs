@@ -133,11 +133,11 @@ fn look<'a>(
 }
 
 /// What is wrong with one step, by its index from 0.
-pub(super) fn failure(index: usize, operation: &Operation, reason: impl ToString) -> Failure {
+pub(super) fn failure(index: usize, operation: &Operation, reason: String) -> Failure {
     Failure {
         step: index + 1,
         operation: operation.to_string(),
-        reason: reason.to_string(),
+        reason,
         left: Vec::new(),
     }
 }
