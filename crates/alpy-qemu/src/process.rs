@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The QEMU process: started with exactly what it shall inherit, watched, reaped, and ended with whoever started it.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -65,9 +66,8 @@ impl Process {
             })?;
         let started = match starting.await {
             Ok(Ok(started)) => started,
-            Ok(Err(source)) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::ProgramMissing { program });
-            }
+            // The system's error does not tell: it is EACCES where PATH has a folder that this user may not enter.
+            Ok(Err(_)) if find(&program).is_none() => return Err(Error::ProgramMissing { program }),
             Ok(Err(source)) => return Err(Error::Spawn { program, source }),
             Err(_) => {
                 let source = io::Error::other("the thread for it has panicked");
@@ -164,6 +164,17 @@ impl Process {
             command_line: self.command_line.clone(),
         }
     }
+}
+
+/// The file that a program's name means: itself, or the first of that name in `PATH`.
+pub(crate) fn find(program: &Path) -> Option<PathBuf> {
+    let is_file = |path: &PathBuf| path.is_file();
+    if program.components().count() > 1 {
+        return Some(program.to_owned()).filter(is_file);
+    }
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(is_file)
 }
 
 /// What the thread hands out when the process runs.

@@ -10,6 +10,7 @@ use nix::unistd::Uid;
 use tracing::debug;
 
 use super::{Accelerator, Kind};
+use crate::process;
 
 /// Where the outcome is remembered (XDG Base Directory Specification); `None` for a user without a home.
 pub(super) fn default_file() -> Option<PathBuf> {
@@ -33,7 +34,7 @@ impl Memory {
     pub(super) fn new(file: PathBuf, program: &Path) -> Option<Self> {
         // Another kernel, another host: another boot. Another QEMU: another file at the path, or another path.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        let program = resolve(program)?;
+        let program = process::find(program)?;
         let metadata = fs::metadata(&program).ok()?;
         let key = format!(
             "proof 1, boot {}, user {}, {program:?} of {} bytes from {}.{:09}",
@@ -68,16 +69,6 @@ impl Memory {
             debug!(file = %self.file.display(), %error, "accelerator not remembered");
         }
     }
-}
-
-/// The file that a program's name means.
-fn resolve(program: &Path) -> Option<PathBuf> {
-    if program.components().count() > 1 {
-        return Some(program.to_owned());
-    }
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
 }
 
 #[cfg(test)]
