@@ -364,14 +364,19 @@ impl Running {
             step: step.to_owned(),
             reason,
         };
-        let reached = timeout_at(deadline, life.wait_for(|life| done(life) || life.lost.is_some())).await;
-        match reached {
-            Ok(Ok(life)) => match &life.lost {
-                Some(reason) if !done(&life) => Err(lost(reason.clone())),
-                _ => Ok(()),
-            },
+        let mut reached = false;
+        let known = life.wait_for(|life| {
+            reached = done(life);
+            reached || life.lost.is_some()
+        });
+        match timeout_at(deadline, known)
+            .await
+            .map(|known| known.map(|life| life.lost.clone()))
+        {
+            Ok(Ok(_)) if reached => Ok(()),
+            Ok(Ok(reason)) => Err(lost(reason.unwrap_or_default())),
             Ok(Err(_)) => Err(lost(
-                "its watcher ended; did the function given to on_output panic?".to_owned(),
+                "its watcher ended; did a function given to on_output or on_end panic?".to_owned(),
             )),
             Err(_) => {
                 let log = self.watch.log();

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, what fails shall fail loudly")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,6 +165,21 @@ async fn no_socket_and_no_listener_are_told_apart() {
     assert!(error.contains("nothing listens there"), "{error}");
     let error = Engine::connect_to("tcp://localhost:2375").await.unwrap_err();
     assert!(matches!(error, Error::UnsupportedAddress { .. }), "{error:?}");
+}
+
+/// Root may use any socket: what the kernel looks at is the thread's file system user, so the test changes that.
+#[tokio::test]
+async fn a_socket_that_lets_nobody_in_is_told_apart() {
+    let fake = Fake::polite(|_| Close);
+    std::fs::set_permissions(fake.socket(), std::fs::Permissions::from_mode(0o000)).unwrap();
+    let own = nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+    let error = fake.connect().await.unwrap_err();
+    nix::unistd::setfsuid(own);
+    assert!(
+        matches!(&error, Error::Denied { socket, .. } if *socket == fake.socket()),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("usermod -aG docker"), "{error}");
 }
 
 /// Time stands still until everybody waits, and then jumps to the next deadline: no second passes in this test.
