@@ -200,14 +200,14 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "drwxr-xr-x 0/0 0 2000-01-01 00:00 bin/",
+                "drwxr-xr-x 0/0 0 2000-01-01 00:00 bin",
                 "-rwxr-xr-x 0/0 10 2000-01-01 00:00 bin/tool",
-                "drwxr-xr-x 0/0 0 2000-01-01 00:00 dev/",
+                "drwxr-xr-x 0/0 0 2000-01-01 00:00 dev",
                 "crw------- 0/0 5,1 2000-01-01 00:00 dev/console",
-                "drwxr-xr-x 0/0 0 2000-01-01 00:00 etc/",
+                "drwxr-xr-x 0/0 0 2000-01-01 00:00 etc",
                 "-rw-r--r-- 0/0 513 2000-01-01 00:00 etc/odd",
                 "lrwxrwxrwx 0/0 0 2000-01-01 00:00 sbin -> bin",
-                "drwxrwxrwt 0/0 0 2000-01-01 00:00 tmp/",
+                "drwxrwxrwt 0/0 0 2000-01-01 00:00 tmp",
             ]
         );
     }
