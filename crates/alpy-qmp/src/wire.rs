@@ -157,10 +157,12 @@ impl LineBuffer {
             }
         }
         if self.room.len() - self.end < Self::CHUNK / 2 {
-            self.room.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.searched -= self.start;
-            self.start = 0;
+            if self.start > 0 {
+                self.room.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.searched -= self.start;
+                self.start = 0;
+            }
             if self.room.len() - self.end < Self::CHUNK / 2 {
                 // Grown by little at a time: room that was never written to costs no memory, and growing a large `Vec`
                 // moves pages, not bytes.

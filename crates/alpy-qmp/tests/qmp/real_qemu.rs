@@ -163,7 +163,7 @@ async fn an_out_of_band_command_passes_one_that_blocks() {
     let blocked = client.execute_raw("blockdev-add", blocking);
     tasks.spawn(async move { blocked.await.map(drop) });
     for _ in 0..24 {
-        let behind = client.execute(QueryQmpSchema);
+        let behind = client.execute(QueryVersion);
         tasks.spawn(async move { behind.await.map(drop) });
     }
     tokio::task::yield_now().await;
