@@ -129,11 +129,18 @@ async fn writes_evidence() {
 #[tokio::test]
 async fn boots_uefi_and_keeps_its_variables() {
     need!(qemu, ovmf);
-    let firmware = Firmware::uefi().unwrap();
-    let Firmware::Uefi { variables, .. } = firmware.clone() else {
-        panic!("{firmware:?}");
+    let Firmware::Uefi { code, variables } = Firmware::uefi().unwrap() else {
+        panic!("UEFI is what was asked for");
     };
-    let before = fs::read(&variables).unwrap();
+    // A copy, so that a failure of this test does not spoil the system's.
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("variables.fd");
+    let before = fs::read(variables).unwrap();
+    fs::write(&copy, &before).unwrap();
+    let firmware = Firmware::Uefi {
+        code,
+        variables: copy.clone(),
+    };
     let machine = Machine::new().memory_mib(128).firmware(firmware);
     let mut qemu = Qemu::start(&machine, Vec::new(), guest::tcg()).await.unwrap();
     let mut console = qemu.take_console().unwrap();
@@ -149,8 +156,5 @@ async fn boots_uefi_and_keeps_its_variables() {
         panic!("no shell within {limit:?}: {}", String::from_utf8_lossy(&said));
     }
     qemu.quit(LONG).await.unwrap();
-    assert!(
-        fs::read(&variables).unwrap() == before,
-        "the variables were written to"
-    );
+    assert!(fs::read(copy).unwrap() == before, "the variables were written to");
 }
