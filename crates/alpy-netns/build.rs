@@ -44,12 +44,14 @@ fn main() {
         return;
     }
     let helper = match env::var(PREBUILT) {
-        Ok(path) => PathBuf::from(path),
+        Ok(path) => {
+            println!("cargo::rerun-if-changed={path}");
+            PathBuf::from(path)
+        }
         Err(VarError::NotPresent) => build(),
         Err(error) => panic!("{PREBUILT}: {error}"),
     };
     let bytes = fs::read(&helper).unwrap_or_else(|error| panic!("{}: {error}", helper.display()));
-    println!("cargo::rerun-if-changed={}", helper.display());
     println!("cargo::rustc-env=ALPY_NETNS_HELPER={}", helper.display());
     println!("cargo::rustc-env=ALPY_NETNS_HELPER_HASH={:032x}", fnv1a(&bytes));
 }
