@@ -22,6 +22,8 @@ use crate::{Builder, Error, Match, ReadUntil};
 const SEEN_LINES: usize = 30;
 /// A pause this long is worth a look at everything for a regular expression with a long match.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Stands for a deadline that the clock cannot hold.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// A serial console: a stream that is read in the background, recorded, and searched for what a test expects.
 ///
@@ -199,12 +201,14 @@ impl Console {
                 window,
             });
         }
-        let end = Instant::now() + deadline;
+        let start = Instant::now();
+        let end = start.checked_add(deadline).unwrap_or(start + FOREVER);
         let mut paused = false;
         loop {
             let mut arrived = pin!(self.inner.shared.arrived.notified());
             arrived.as_mut().enable();
-            match attempt(&mut self.inner.shared.state(), &mut searcher, paused) {
+            let attempt = attempt(&mut self.inner.shared.state(), &mut searcher, paused);
+            match attempt {
                 Attempt::Found(found) => return Ok(found),
                 Attempt::Ended(reason) => {
                     return Err(Error::Ended {

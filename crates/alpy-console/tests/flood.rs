@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A flood of output, in a process of its own because its memory is measured.
+#![expect(clippy::unwrap_used, reason = "in a test, what fails shall fail loudly")]
 
 use std::fs;
 use std::io::Write;

@@ -46,6 +46,17 @@ async fn finds_what_comes_byte_by_byte() {
 }
 
 #[tokio::test]
+async fn waits_in_another_task_and_without_an_end() {
+    let (console, mut far) = pair();
+    let waiting = tokio::spawn(async move { console.expect("login: ", Duration::MAX).await });
+    far.say("login: ").await;
+    assert_eq!(
+        timeout(LONG, waiting).await.unwrap().unwrap().unwrap().before,
+        b""
+    );
+}
+
+#[tokio::test]
 async fn reads_lines_and_what_is_there() {
     let (console, mut far) = pair();
     far.say(b"one\r\ntwo\n\r\nca\xe9\n?").await;

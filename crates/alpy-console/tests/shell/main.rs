@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The remote shell against real shells on a real terminal of 80 columns that echoes.
+#![expect(clippy::unwrap_used, reason = "in a test, what fails shall fail loudly")]
 
 mod terminal;
 
@@ -93,7 +94,7 @@ with_each_shell! {
         let text: String = (0..2000).map(|line| format!("{line:04} the quick brown fox's \"$DOG\" \\ 100%\n")).collect();
         let text = text.repeat(2);
         shell.upload("long", &text[..100_000]).await.unwrap();
-        assert!(scene.read("long") == text[..100_000].as_bytes());
+        assert!(scene.read("long") == text.as_bytes()[..100_000]);
     }
 
     async fn runs_a_script(shell: RemoteShell, _scene: Scene) {
@@ -138,6 +139,21 @@ with_each_shell! {
         };
         assert_eq!(shell.run("echo still here").await.unwrap().text(), "still here\n");
         assert!(!scene.path("ran").exists());
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_kernel_quiet_while_a_command_runs() {
+    alpy_need::need!(busybox, user_namespaces);
+    let scene = Scene::start(Shell::BusyboxWithPrintk);
+    let shell = RemoteShell::builder(scene.console.clone(), "# ")
+        .deadline(LONG)
+        .quiet_kernel();
+    let mut shell = shell.attach().await.unwrap();
+    for command in ["cat /proc/sys/kernel/printk", "#\ncat /proc/sys/kernel/printk"] {
+        assert_eq!(shell.run(command).await.unwrap().text(), "1\n");
+        scene.console.expect("# ", LONG).await.unwrap();
+        assert_eq!(scene.read("printk"), b"7\n");
     }
 }
 

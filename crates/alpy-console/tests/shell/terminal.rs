@@ -16,6 +16,8 @@ pub(crate) enum Shell {
     Busybox,
     Bash,
     Dash,
+    /// BusyBox's as root of a user namespace where `/proc/sys/kernel/printk` is the file `printk`.
+    BusyboxWithPrintk,
 }
 
 /// A terminal with a shell and the directory in which it works; all gone when dropped.
@@ -40,9 +42,13 @@ impl Scene {
             Shell::Busybox => "busybox sh -i",
             Shell::Bash => "bash --norc --noprofile -i",
             Shell::Dash => "dash -i",
+            Shell::BusyboxWithPrintk => {
+                "unshare -Urm sh -c 'mount --bind printk /proc/sys/kernel/printk && exec busybox sh -i'"
+            }
         };
         let work = dir.path().join("work");
         fs::create_dir(&work).unwrap();
+        fs::write(work.join("printk"), "7\t4\t1\t7\n").unwrap();
         let child = std::process::Command::new("script")
             .args([
                 "-qfE",
