@@ -92,7 +92,8 @@ pub struct Options {
 
 /// Builds the images unless they are there already. Paths in the manifest that it returns can be used as they are.
 pub fn build(options: &Options) -> Result<Manifest> {
-    let images = options.target.join("alpy/images");
+    // apt takes relative folders for its own.
+    let images = std::path::absolute(options.target.join("alpy/images"))?;
     fs::create_dir_all(&images).with_context(|| format!("create {}", images.display()))?;
     let _lock = lock(&images)?;
     let (system, release) = match options.base {

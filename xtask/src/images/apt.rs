@@ -32,6 +32,9 @@ pub fn unpack(
             .unwrap_or(simulated.stderr);
         bail!("no packages to build from: {reason}");
     }
+    if let Some(complaint) = complaint {
+        eprintln!("The newest packages may be missing: {complaint}");
+    }
     let packages: Vec<Package> = simulated.stdout.lines().filter_map(Package::parse).collect();
     let downloaded = apt.get(&[&install[..], &["--download-only"]].concat())?;
     if !downloaded.status.success() {

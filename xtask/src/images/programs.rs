@@ -81,12 +81,9 @@ fn install_file(root: &Path, path: &str, seen: &mut BTreeSet<String>, tree: &mut
     };
     tree.file(&merged(path), true, bytes);
     if let Some(loader) = needs.loader {
-        let (folder, name) = loader
-            .trim_start_matches('/')
-            .rsplit_once('/')
-            .context("a loader has a path")?;
+        let name = loader.rsplit('/').next().unwrap_or_default();
         if seen.insert(name.to_owned()) {
-            let found = find(root, &[folder, &format!("usr/{folder}")], name);
+            let found = find_loader(root, &loader);
             let found = found.with_context(|| format!("{path} needs {loader}, which no package has"))?;
             tree.file(&merged(&found), true, read(root, &found)?);
         }
@@ -107,6 +104,12 @@ fn find(root: &Path, folders: &[&str], name: &str) -> Option<String> {
         .iter()
         .map(|folder| format!("{folder}/{name}"))
         .find(|path| real(root, path).is_some())
+}
+
+/// Finds the loader that programs name by an absolute path. A package may have it below `usr`.
+fn find_loader(root: &Path, loader: &str) -> Option<String> {
+    let (folder, name) = loader.trim_start_matches('/').rsplit_once('/')?;
+    find(root, &[folder, &format!("usr/{folder}")], name)
 }
 
 /// The file that a path below `root` leads to, taking `root` for the root of absolute links too. A path that leads out of
@@ -146,8 +149,8 @@ fn applets(root: &Path, path: &str) -> Result<Vec<String>> {
     let mut list = match elf::needs(&read(root, path)?)?.loader {
         Some(loader) => {
             let folders: Vec<PathBuf> = LIBRARIES.iter().map(|folder| root.join(folder)).collect();
-            let loader = real(root, loader.trim_start_matches('/')).context("no package has the loader")?;
-            let mut list = command(loader);
+            let loader = find_loader(root, &loader).and_then(|path| real(root, &path));
+            let mut list = command(loader.context("no package has the loader")?);
             list.arg("--library-path")
                 .arg(std::env::join_paths(folders)?)
                 .arg(&busybox);
