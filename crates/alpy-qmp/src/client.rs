@@ -134,8 +134,6 @@ impl Client {
             let mut since = since;
             loop {
                 let change = shared.changed.notified();
-                let mut change = std::pin::pin!(change);
-                change.as_mut().enable();
                 {
                     let state = shared.state();
                     let (missed, mut events) = state.history.since(since);
@@ -189,8 +187,6 @@ impl Client {
         let wait = async {
             loop {
                 let change = self.shared().changed.notified();
-                let mut change = std::pin::pin!(change);
-                change.as_mut().enable();
                 if let Some(reason) = self.disconnected() {
                     return reason;
                 }

@@ -77,8 +77,6 @@ impl Events {
         let shared = self.client.shared();
         loop {
             let change = shared.changed.notified();
-            let mut change = std::pin::pin!(change);
-            change.as_mut().enable();
             {
                 let state = shared.state();
                 let (missed, mut events) = state.history.since(self.next);

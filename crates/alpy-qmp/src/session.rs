@@ -58,7 +58,8 @@ pub(crate) struct Outgoing {
 
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    /// Told when there is a new event, and when the connection ends.
+    /// Told when there is a new event, and when the connection ends. Who looks for either takes a `notified()` before looking:
+    /// it hears of everything from then on.
     pub(crate) changed: Notify,
     state: Mutex<State>,
 }

@@ -123,3 +123,19 @@ async fn what_came_too_fast_is_reported() {
         .collect();
     assert_eq!(shown, [8, 9]);
 }
+
+#[tokio::test]
+async fn a_wait_that_sees_all_events_needs_no_history_of_them() {
+    let (client, mut fake) = Fake::pair(Options::new().history_events(2)).await;
+    let since = client.position();
+    let server = async {
+        for number in 0..20 {
+            let before = client.position();
+            fake.event("E", json!({"n": number})).await;
+            client.wait_for("E", before, LONG).await.expect("an event");
+        }
+        fake.event("F", json!({})).await;
+    };
+    let (waited, ()) = tokio::join!(client.wait_for("F", since, LONG), server);
+    waited.expect("nothing was missed");
+}
