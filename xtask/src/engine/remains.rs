@@ -2,6 +2,7 @@
 //! What a private engine can leave behind, and its removal.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,18 +60,10 @@ pub fn remove(folder: &Path) -> Result<()> {
         limit = Duration::from_secs(10);
         kill_all(&of_engine());
     }
-    let containers: Vec<Vec<u8>> = fs::read_dir(folder.join("data/containers"))
-        .map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.file_name().as_encoded_bytes().to_vec())
-                .collect()
-        })
-        .unwrap_or_default();
-    // A container outlives its engine and its shim; the path of its control group has its id.
+    // A container outlives its engine and its shim, but not unseen: its root is in the engine's data.
+    let data = folder.join("data").into_os_string().into_encoded_bytes();
     kill_all(&processes(|process| {
-        let group = process.read("cgroup");
-        containers.iter().any(|id| contains(&group, id))
+        root_is_in(&process.read("mountinfo"), &data)
     }));
     remove_files(folder, &runtime)
 }
@@ -81,6 +74,7 @@ pub fn remove_files(folder: &Path, runtime: &Path) -> Result<()> {
     for mount in mounts_under(&mounts, &[runtime, folder]).iter().rev() {
         umount2(mount, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", mount.display()))?;
     }
+    open_folders(runtime);
     match fs::remove_dir_all(runtime) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("remove {}", runtime.display()));
@@ -88,6 +82,17 @@ pub fn remove_files(folder: &Path, runtime: &Path) -> Result<()> {
         _ => {}
     }
     fs::remove_file(folder.join(RECORD)).context("remove the record of the engine's sockets")
+}
+
+/// dockerd makes a folder that even its owner may not enter, which root does not notice.
+fn open_folders(folder: &Path) {
+    // What does not succeed here fails in the removal, with an error that says more.
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_folders(&entry.path());
+        }
+    }
 }
 
 /// Kills all descendants of this process, which adopts orphans, until there are none.
@@ -167,6 +172,14 @@ fn mounts_under(mountinfo: &str, folders: &[&Path]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether the root of a process with these mounts is in the folder: the name is in the source or in the options of
+/// what is mounted on `/`.
+fn root_is_in(mountinfo: &[u8], folder: &[u8]) -> bool {
+    mountinfo
+        .split(|&byte| byte == b'\n')
+        .any(|mount| mount.split(|&byte| byte == b' ').nth(4) == Some(b"/") && contains(mount, folder))
+}
+
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
@@ -180,6 +193,17 @@ mod tests {
         assert_eq!(parent_in("7 (a b) S 1 7 7 0"), Some(Pid::from_raw(1)));
         assert_eq!(parent_in("7 (x) Z 9) S 3 7 7 0"), Some(Pid::from_raw(3)));
         assert_eq!(parent_in(""), None);
+    }
+
+    #[test]
+    fn knows_a_container_by_its_root() {
+        let root = b"107 77 0:41 / / rw,relatime - overlay overlay rw,lowerdir=/t/data/l/A,upperdir=/t/data/B/diff\n";
+        assert!(root_is_in(root, b"/t/data"));
+        assert!(!root_is_in(root, b"/other/data"));
+        // A service of the host that sees the engine's mounts is no container.
+        let service =
+            b"22 1 254:0 / / rw - ext4 /dev/vda rw\n30 22 254:0 /t/data /t/data rw - ext4 /dev/vda rw\n";
+        assert!(!root_is_in(service, b"/t/data"));
     }
 
     #[test]
