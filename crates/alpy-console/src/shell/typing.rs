@@ -46,14 +46,21 @@ pub(super) fn id() -> String {
 
 /// The command as one word to type, if it is short and of plain ASCII.
 pub(super) fn typed(command: &str) -> Option<String> {
-    let plain = command.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let word = quote(command);
-    (plain && word.len() <= TYPED).then_some(word)
+    (is_plain(command) && word.len() <= TYPED).then_some(word)
 }
 
-/// Text as one word of a shell.
+/// Text as one word of a shell that can be typed.
 pub(super) fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
+    if is_plain(text) {
+        return format!("'{}'", text.replace('\'', "'\\''"));
+    }
+    let octal: String = text.bytes().map(|byte| format!("\\{byte:03o}")).collect();
+    format!("\"$(printf '{octal}')\"")
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The content as lines for `alpy_get`, in blocks; the last one ends it.
@@ -148,6 +155,7 @@ mod tests {
     #[test]
     fn types_a_command_as_it_is_where_that_is_safe() {
         assert_eq!(typed("echo 'a' !").as_deref(), Some("'echo '\\''a'\\'' !'"));
+        assert_eq!(quote("ü\n"), "\"$(printf '\\303\\274\\012')\"");
         for encoded in ["echo a\necho b", "echo\ta", "echo ü", &"x".repeat(TYPED)] {
             assert_eq!(typed(encoded), None);
         }

@@ -84,6 +84,7 @@ with_each_shell! {
             ("utf-8", "grün 水 🐇\n".into()),
             ("every byte", all.repeat(8)),
             ("it's \"odd\" $HOME", b"x".to_vec()),
+            ("grün\ttouch ran\n.", b"x".to_vec()),
         ] {
             shell.upload(name, &content).await.unwrap();
             assert_eq!(scene.read(name), content, "{name}");
