@@ -168,13 +168,10 @@ pub(crate) async fn round_trip(
         wanted: format!("{} was sent", line.shown()),
         source,
     })?;
-    let withdrawal = Withdrawal { shared, ticket };
+    let _withdrawal = Withdrawal { shared, ticket };
     let outcome = match tokio::time::timeout(timeout, outcome).await {
-        Ok(outcome) => {
-            std::mem::forget(withdrawal);
-            // Dropped without a word, which takes a panic of the wire log.
-            outcome.unwrap_or(Err(Failure::Unknown(Disconnect::Closed)))
-        }
+        // Dropped without a word, which takes a panic of the wire log.
+        Ok(outcome) => outcome.unwrap_or(Err(Failure::Unknown(Disconnect::Closed))),
         Err(_) => {
             let sent = !shared.withdraw(ticket);
             return Err(Error::Timeout {
