@@ -64,15 +64,19 @@ impl Steps {
 }
 
 /// What [`step!`](crate::step!) expands to.
-pub async fn run_step<T, E>(
+pub fn run_step<T, E>(
     text: String,
     log: impl Fn(&str),
     future: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    let mut step = Step::begin(text, log);
-    let result = future.await;
-    step.done = result.is_ok();
-    result
+) -> impl Future<Output = Result<T, E>> {
+    // An async function holds its arguments twice, so that steps within steps would double in size with each level.
+    let future = Box::pin(future);
+    async move {
+        let mut step = Step::begin(text, log);
+        let result = future.await;
+        step.done = result.is_ok();
+        result
+    }
 }
 
 struct Step<L: Fn(&str)> {

@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -372,13 +373,15 @@ impl TestbedBuilder {
         };
 
         // Everything of this run has its label from the start, so that what a set-up leaves half-done is found.
-        let prepare = limits.hold(self.skeleton.new_run(Some(evidence.dir()))).await;
+        let prepare = limits
+            .hold(Box::pin(self.skeleton.new_run(Some(evidence.dir()))))
+            .await;
         let run = prepare
             .and_then(|run| run.map_err(Cause::SetUp))
             .map_err(set_up)?;
         let create = steps.scope(Testbed::create(self, Arc::clone(&run), Arc::clone(evidence)));
         let bed = match limits
-            .hold(create)
+            .hold(Box::pin(create))
             .await
             .and_then(|bed| bed.map_err(Cause::SetUp))
         {
@@ -393,8 +396,8 @@ impl TestbedBuilder {
         };
 
         info!(target: "alpy::testbed", "Enter test environment");
-        let body = AssertUnwindSafe(steps.scope(body(&bed))).catch_unwind();
-        let result = match limits.hold(body).await {
+        let body = AssertUnwindSafe(steps.scope(Box::pin(body(&bed)))).catch_unwind();
+        let result = match limits.hold(Box::pin(body)).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => Err(Cause::Body(error.into())),
             Ok(Err(panic)) => Err(Cause::panic(panic.as_ref())),
@@ -429,7 +432,7 @@ struct Limits {
 }
 
 impl Limits {
-    async fn hold<F: Future>(&mut self, future: F) -> std::result::Result<F::Output, Cause> {
+    async fn hold<F: Future>(&mut self, future: Pin<Box<F>>) -> std::result::Result<F::Output, Cause> {
         tokio::select! {
             signal = self.interrupts.next() => Err(Cause::Interrupt(signal)),
             result = timeout_at(self.until, future) => result.map_err(|_| Cause::Deadline(self.limit)),
