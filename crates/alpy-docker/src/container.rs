@@ -124,7 +124,7 @@ impl Container {
 
     /// No entry point, though the image may have one: the command is what runs.
     pub fn no_entrypoint(mut self) -> Self {
-        // To clear it, the API wants a list with one empty string: an empty list means "the image's".
+        // The way to clear it that the API documents, see Entrypoint in ContainerConfig.
         self.entrypoint = Some(vec![String::new()]);
         self
     }

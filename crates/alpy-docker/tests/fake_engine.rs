@@ -282,10 +282,40 @@ async fn an_engine_that_goes_away_ends_the_wait() {
     let running = Container::new("i").command(["a"]).start(&engine).await.unwrap();
     let error = running.wait(Duration::from_secs(20)).await.unwrap_err();
     assert!(matches!(&error, Error::Lost { .. }), "{error:?}");
-    assert!(error.to_string().contains("wait for the end of"), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("wait for the end of") && text.contains("stream of events"),
+        "{text}"
+    );
     let error = running.remove().await.unwrap_err();
     assert!(
         matches!(&error, Error::Lost { step, .. } if step.contains("remove")),
         "{error:?}"
     );
+}
+
+/// Two who remove one container at once: the second sees it through, and both are content.
+#[tokio::test]
+async fn a_removal_under_way_is_waited_for() {
+    let answers = [
+        (200, r#"{"StatusCode":137}"#),
+        (404, r#"{"message":"No such container: id"}"#),
+    ];
+    for (status, body) in answers {
+        let waited = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&waited);
+        let fake = Fake::polite(move |request| match request {
+            "DELETE /containers/id" => Status(
+                409,
+                r#"{"message":"removal of container id is already in progress"}"#,
+            ),
+            "POST /containers/id/wait" => {
+                told.notify_one();
+                Status(status, body)
+            }
+            _ => Close,
+        });
+        fake.connect().await.unwrap().remove("id").await.unwrap();
+        timeout(Duration::from_secs(10), waited.notified()).await.unwrap();
+    }
 }
