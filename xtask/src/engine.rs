@@ -53,11 +53,7 @@ impl Engine {
 
 /// The programs that a private engine of this user needs.
 pub fn programs() -> Vec<Need> {
-    let mut needs = vec![
-        ("dockerd", "docker.io"),
-        ("containerd", "containerd"),
-        ("runc", "runc"),
-    ];
+    let mut needs = vec![("dockerd", "docker.io")];
     if !nix::unistd::geteuid().is_root() {
         needs.extend(ROOTLESS);
     }

@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::process::{self, Kind};
 use crate::stop;
 
-/// A program and the Debian package that has it.
+/// A program, or the path of a file, and the Debian package that has it.
 pub type Need = (&'static str, &'static str);
 
 /// For the rabbit tests. The images and the engine have lists of their own.
@@ -18,7 +18,10 @@ pub const RABBIT_TESTS: &[Need] = &[("qemu-system-x86_64", "qemu-system-x86")];
 
 /// For the tests of the crates, which ask independent tools whether alpy is right.
 pub const CRATE_TESTS: &[Need] = &[
+    // In the one or the other, depending on the version of Debian.
     ("qemu-storage-daemon", "qemu-system-common"),
+    ("qemu-storage-daemon", "qemu-utils"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
     ("ip", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("busybox", "busybox-static"),
@@ -71,7 +74,11 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
 
 /// The packages of the programs that are not there, each once, in the order of the list.
 pub fn missing(needs: &[Need]) -> Vec<&'static str> {
-    missing_where(needs, |program| process::find(program).is_some())
+    missing_where(needs, |program| match program {
+        // Debian's other busybox is of no use in an image made of it alone.
+        "busybox" => alpy_need::busybox().is_ok(),
+        _ => process::find(program).is_some(),
+    })
 }
 
 fn missing_where(needs: &[Need], installed: impl Fn(&str) -> bool) -> Vec<&'static str> {

@@ -149,7 +149,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 pub fn find(program: impl AsRef<OsStr>) -> Option<PathBuf> {
     let program = Path::new(program.as_ref());
     if program.components().count() > 1 {
-        return Some(program.to_owned());
+        return program.is_file().then(|| program.to_owned());
     }
     std::env::split_paths(&search_path())
         .map(|folder| folder.join(program))

@@ -145,7 +145,7 @@ pub fn surroundings(folder: &Path, target: &Path, engine: &Engine) -> Surroundin
     }
 }
 
-/// The tests that were asked for, in the order of asking; all, if none was.
+/// The tests that were asked for; all, if none was.
 fn chosen(asked: &[String], all: &[String]) -> Result<Vec<String>> {
     if asked.is_empty() {
         return Ok(all.to_vec());
