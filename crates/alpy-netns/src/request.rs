@@ -253,6 +253,10 @@ impl LinkChange {
     }
 
     /// Moves it to another namespace. What else the change asks for holds there, but later steps do not see the link any more.
+    ///
+    /// Whether its name is free there is looked at before, if the helper may enter that namespace (`CAP_SYS_ADMIN`). A helper
+    /// that may not, in a container with `CAP_NET_ADMIN` alone, hears it from the kernel after the move, and cannot fetch the
+    /// link back: [`Failure::left`](crate::Failure::left) then says so. A tap of the same request is undone in any case.
     #[must_use]
     pub fn namespace(mut self, namespace: Namespace) -> Self {
         self.namespace = Some(namespace);
