@@ -156,3 +156,34 @@ fn row(outcome: &Outcome) -> [String; 4] {
 pub fn all_passed(outcomes: &[Outcome]) -> bool {
     !outcomes.is_empty() && outcomes.iter().all(|outcome| outcome.verdict == Verdict::Passed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn finds_the_evidence_in_a_log_line() {
+        let line = "INFO  alpy::testbed        Evidence: /t/alpy/rate-limit.2\n";
+        assert_eq!(evidence_in(line).unwrap(), PathBuf::from("/t/alpy/rate-limit.2"));
+        assert_eq!(evidence_in("INFO  main  Evidence: none yet\n"), None);
+        assert_eq!(evidence_in("INFO  alpy::node  Create nodes...\n"), None);
+    }
+
+    #[test]
+    fn only_a_test_that_ran_and_succeeded_has_passed() {
+        let ended = |code: i32, timed_out| Ended {
+            status: ExitStatus::from_raw(code << 8),
+            timed_out,
+        };
+        let counts = |passed, failed| Counts { passed, failed };
+        assert_eq!(Verdict::of(ended(0, false), counts(1, 0)), Verdict::Passed);
+        assert_eq!(Verdict::of(ended(0, false), counts(0, 0)), Verdict::NoTest);
+        assert_eq!(Verdict::of(ended(101, false), counts(1, 0)), Verdict::Failed);
+        assert_eq!(Verdict::of(ended(0, false), counts(1, 1)), Verdict::Failed);
+        assert_eq!(Verdict::of(ended(0, true), counts(1, 0)), Verdict::TimedOut);
+        assert!(!all_passed(&[]), "no test is no success");
+    }
+}
