@@ -109,7 +109,8 @@ impl Qemu {
     }
 
     /// The other end of the serial console; `None` the second time. Read it all the time: a guest whose console nobody reads
-    /// waits when some 200 kB are unread.
+    /// waits, by default as soon as 278 bytes are unread, for QEMU writes them one by one and the kernel counts each as a
+    /// whole buffer.
     pub fn take_console(&mut self) -> Option<UnixStream> {
         self.console.take()
     }
