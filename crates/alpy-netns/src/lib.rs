@@ -71,8 +71,10 @@ mod error;
 mod listener;
 mod session;
 
+mod link_change;
 mod reply;
 mod request;
+mod route;
 
 mod mac;
 mod name;
@@ -88,10 +90,12 @@ pub mod helper;
 #[cfg(feature = "embed")]
 pub use embedded::{HELPER, HELPER_HASH, HELPER_PATH, image_tar};
 pub use error::{Error, Result};
+pub use link_change::LinkChange;
 pub use listener::Listener;
 pub use mac::MacAddr;
 pub use name::InterfaceName;
 pub use prefix::IpPrefix;
 pub use reply::{Answer, Counters, Failure, LinkInfo, Reply};
-pub use request::{LinkChange, Namespace, Operation, Request, Route};
+pub use request::{Namespace, Operation, Request};
+pub use route::Route;
 pub use session::Session;
