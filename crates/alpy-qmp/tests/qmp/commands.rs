@@ -429,12 +429,14 @@ async fn an_unplugged_device_is_waited_for() {
 
     let server = async {
         let command = fake.command().await;
+        fake.event("DEVICE_DELETED", json!({"device": "nic7", "path": "/other"}))
+            .await;
         fake.reply(&command, json!({})).await;
     };
     let (unplugged, ()) = tokio::join!(client.unplug("nic1", SHORT), server);
     let error = unplugged.expect_err("the guest does not run").to_string();
     assert!(
-        error.contains("DEVICE_DELETED of nic1") && error.contains("/z"),
+        error.contains("DEVICE_DELETED of nic1") && error.contains("/other"),
         "{error}"
     );
 }
