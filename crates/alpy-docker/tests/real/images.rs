@@ -8,15 +8,13 @@ use alpy_need::need;
 
 use crate::support::{Scene, busybox_root, scene};
 
-/// Runs the test and removes the image that it made.
+/// Runs the test with a name for the image that it makes.
 async fn with_image(test: impl AsyncFnOnce(&Scene, &str)) {
     scene(async |scene| {
-        let image = format!("alpy-docker-test/made:{}", scene.unique);
+        let image = scene.made_image();
         test(scene, &image).await;
         scene.engine.remove_image(&image).await.unwrap();
         assert!(!scene.engine.image_present(&image).await.unwrap());
-        // One that is gone is fine.
-        scene.engine.remove_image(&image).await.unwrap();
     })
     .await;
 }
@@ -188,7 +186,7 @@ fn sha256(bytes: &[u8]) -> String {
 async fn what_is_no_archive_is_refused() {
     need!(docker, busybox);
     scene(async |scene| {
-        let image = format!("alpy-docker-test/none:{}", scene.unique);
+        let image = scene.made_image();
         let error = scene
             .engine
             .import_image(&image, b"garbage".repeat(1000), &[])

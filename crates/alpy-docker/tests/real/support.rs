@@ -33,6 +33,11 @@ impl Scene {
         self.engine.labelled(&self.label()).await.unwrap()
     }
 
+    /// The name of an image that the test may make.
+    pub(crate) fn made_image(&self) -> String {
+        format!("alpy-docker-test/made:{}", self.unique)
+    }
+
     /// Waits until the scene has no container any more.
     pub(crate) async fn none_left(&self) {
         let gone = async {
@@ -83,7 +88,10 @@ pub(crate) async fn scene(test: impl AsyncFnOnce(&Scene)) {
         .unwrap();
     let result = AssertUnwindSafe(test(&scene)).catch_unwind().await;
     let left = scene.engine.remove_labelled(&scene.label()).await.unwrap();
-    scene.engine.remove_image(&scene.image).await.unwrap();
+    for image in [&scene.image, &scene.made_image()] {
+        // One that is gone, or was never made, is fine.
+        scene.engine.remove_image(image).await.unwrap();
+    }
     match result {
         Ok(()) => assert_eq!(left, Vec::<String>::new(), "containers were left behind"),
         Err(panic) => resume_unwind(panic),
