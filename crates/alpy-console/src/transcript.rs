@@ -161,12 +161,11 @@ impl Sink {
     }
 }
 
-/// Writes, or remembers why not and writes there no more: a full disk must not stop the console.
+/// Writes, or remembers why not: a full disk must not stop the console, and may have room again later.
 fn write(sink: &mut Option<Sink>, bytes: &[u8], failure: &mut Option<Error>) {
     let Some(Sink { file, path }) = sink else { return };
     if let Err(source) = file.write_all(bytes) {
-        let path = std::mem::take(path);
+        let path = path.clone();
         failure.get_or_insert(Error::Transcript { path, source });
-        *sink = None;
     }
 }

@@ -159,8 +159,8 @@ async fn keeps_its_deadline_while_output_floods() {
         let failure = console.expect(needle, 5 * SHORT).await.unwrap_err();
         let late = start.elapsed() - 5 * SHORT;
         assert!(matches!(failure, Error::Timeout { .. }), "{failure}");
-        // The goal is 50 ms; the rest is for a busy machine and code that is not optimized.
-        assert!(late < Duration::from_millis(500), "{late:?} late");
+        // A few ms in fact; the rest is for a busy machine and code that is not optimized.
+        assert!(late < LONG / 4, "{late:?} late");
     }
     flood.abort();
 }
