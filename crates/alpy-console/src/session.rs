@@ -18,7 +18,7 @@ impl Console {
     /// Turns the console into a session of the `rexpect` crate, for those who want to work with that object.
     ///
     /// The background reader goes on: the far end never blocks, and the transcript continues, in both directions. The session
-    /// takes over the reading position; other handles of this console are good for [`tail`](Console::tail) and
+    /// takes over the reading position until it is dropped; other handles of this console are good for [`tail`](Console::tail) and
     /// [`close`](Console::close) only. What the session has read ahead is gone when it is dropped.
     ///
     /// The limits of a session are rexpect's own (0.7.1):

@@ -56,3 +56,13 @@ async fn closes_the_console_when_the_session_goes() {
     far.hear("last words\n").await;
     far.hear_the_end().await;
 }
+
+#[tokio::test]
+async fn leaves_the_console_to_other_handles_when_the_session_goes() {
+    let (console, mut far) = pair();
+    drop(console.clone().into_rexpect(LONG));
+    for _ in 0..100 {
+        far.say("login: ").await;
+        console.expect("login: ", LONG).await.unwrap();
+    }
+}

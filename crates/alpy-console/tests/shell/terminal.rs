@@ -72,7 +72,17 @@ impl Scene {
         shell.attach().await.unwrap()
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// The names of all files there, sorted.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("")).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("work").join(name)
     }
 
