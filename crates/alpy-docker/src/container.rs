@@ -35,6 +35,7 @@ pub struct Container {
     pub(crate) command: Option<Vec<String>>,
     pub(crate) env: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) network: String,
     pub(crate) pid_mode: Option<String>,
     pub(crate) capabilities: Vec<String>,
@@ -83,6 +84,7 @@ impl Container {
             command: None,
             env: Vec::new(),
             labels: BTreeMap::new(),
+            sysctls: BTreeMap::new(),
             network: "none".to_owned(),
             pid_mode: None,
             capabilities: Vec::new(),
@@ -138,6 +140,12 @@ impl Container {
     /// One more label, by which a sweep finds what a crash left behind: see [`Engine::remove_labelled`].
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// A kernel parameter of its namespaces, such as `net.ipv4.ip_forward`.
+    pub fn sysctl(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.sysctls.insert(name.into(), value.into());
         self
     }
 

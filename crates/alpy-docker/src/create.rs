@@ -120,6 +120,7 @@ fn body(spec: &Container) -> ContainerCreateBody {
             ),
             readonly_rootfs: Some(spec.read_only_root),
             init: Some(spec.init),
+            sysctls: Some(spec.sysctls.clone().into_iter().collect()),
             memory: spec.memory_mib.map(|mib| i64::from(mib) << 20),
             pids_limit: spec.processes.map(i64::from),
             ..Default::default()

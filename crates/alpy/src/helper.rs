@@ -116,18 +116,18 @@ impl Images {
             let mut session = listener.accept(LIMIT).await?;
             session.run(request, LIMIT).await
         };
-        tokio::select! {
-            answer = work => {
-                // Its end is the end of its container: the answer is taken, and the connection closed.
-                running.wait(LIMIT).await?;
-                answer.map_err(at)
-            }
+        let answer = tokio::select! {
+            answer = work => answer.map_err(at),
             // It ended without a word on the socket: what it printed says why.
             output = running.wait(LIMIT) => {
                 output?.success()?;
                 Err(Error::HelperSilent { name: name.to_owned() })
             }
-        }
+        };
+        // It ends by itself, now that the connection is closed.
+        running.wait(LIMIT).await?;
+        running.remove().await?;
+        answer
     }
 
     fn program(&self) -> PathBuf {

@@ -81,6 +81,21 @@ impl Link {
         self
     }
 
+    /// Whether the node's end has anything of IPv6.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        let gateways = self
+            .routes
+            .iter()
+            .map(|(_, gateway)| gateway)
+            .chain(&self.gateways);
+        self.ipv6_link_local
+            || self
+                .addresses
+                .iter()
+                .chain(gateways)
+                .any(|address| address.contains(':'))
+    }
+
     /// The settings of the interface once it is in its node.
     pub(crate) fn settings(&self, index: usize, request: Request) -> Result<Request> {
         let bad = |source| Error::Link { index, source };

@@ -8,7 +8,7 @@ use alpy_netns::{Answer, LinkInfo, Request};
 
 use crate::error::{Error, Result};
 use crate::helper::Place;
-use crate::link::interface;
+use crate::link::{Link, interface};
 use crate::run::Run;
 
 /// A container that keeps the network namespace of a link alive.
@@ -20,12 +20,15 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) async fn start(index: usize, run: Arc<Run>) -> Result<Self> {
-        let running = run
-            .images()
-            .node(&run, &format!("node{index}"))?
-            .start(run.engine())
-            .await?;
+    pub(crate) async fn start(index: usize, link: &Link, run: Arc<Run>) -> Result<Self> {
+        let mut node = run.images().node(&run, &format!("node{index}"))?;
+        if link.has_ipv6() {
+            // Docker turns IPv6 off in a namespace without a network of its own.
+            for which in ["all", "default"] {
+                node = node.sysctl(format!("net.ipv6.conf.{which}.disable_ipv6"), "0");
+            }
+        }
+        let running = node.start(run.engine()).await?;
         Ok(Self { index, running, run })
     }
 

@@ -143,7 +143,7 @@ impl SkeletonBuilder {
         if run.engine().info().rootless {
             return Err(Error::NamedTapsRootless);
         }
-        let nodes = start_nodes(&run, self.links.len()).await?;
+        let nodes = start_nodes(&run, &self.links).await?;
         let skeleton = Skeleton { nodes, run };
         let owner = nix::unistd::geteuid().as_raw();
         // The random part of the run's id keeps the names apart; an interface name has 15 bytes.
@@ -164,7 +164,7 @@ impl SkeletonBuilder {
 
     /// Starts everything under the labels of a run.
     pub(crate) async fn start_in(self, run: Arc<Run>) -> Result<(Skeleton, Vec<OwnedFd>)> {
-        let nodes = step!(target: "alpy::node", "Create nodes", start_nodes(&run, self.links.len())).await?;
+        let nodes = step!(target: "alpy::node", "Create nodes", start_nodes(&run, &self.links)).await?;
         let create = self.links.iter().zip(&nodes).map(|(link, node)| async {
             let request = link.settings(node.index(), Request::new().tap(interface()))?;
             let mut answer = node.helper("create-tap", &request).await?;
@@ -259,6 +259,7 @@ impl NamedTaps {
     }
 }
 
-async fn start_nodes(run: &Arc<Run>, count: usize) -> Result<Vec<Node>> {
-    try_join_all((0..count).map(|index| Node::start(index, Arc::clone(run)))).await
+async fn start_nodes(run: &Arc<Run>, links: &[Link]) -> Result<Vec<Node>> {
+    let start = |(index, link)| Node::start(index, link, Arc::clone(run));
+    try_join_all(links.iter().enumerate().map(start)).await
 }

@@ -92,6 +92,11 @@ impl Testbed {
         self.skeleton.engine()
     }
 
+    /// The value of the label [`alpy.run`](crate::RUN_LABEL) that all containers of this testbed have.
+    pub fn run_id(&self) -> &str {
+        self.skeleton.run_id()
+    }
+
     /// The serial console. All clones of it read from the same place.
     pub fn console(&self) -> &Console {
         &self.console

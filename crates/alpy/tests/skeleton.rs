@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Skeletons on a real engine: nodes and taps, looked at from inside the nodes and from outside.
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+
+use alpy::docker::Engine;
+use alpy::{Error, Link, Skeleton};
+use alpy_need::need;
+use support::{busybox, containers_of};
+
+#[tokio::test]
+async fn each_node_has_its_tap_with_the_settings_of_the_link() {
+    need!(docker);
+    let link0 = Link::new()
+        .address("192.0.2.1/24")
+        .address("2001:db8::1/64")
+        .node_mac("02:00:00:00:00:07");
+    let link1 = Link::new()
+        .address("198.51.100.1/24")
+        .gateway("198.51.100.2")
+        .mtu_bytes(9000);
+    let (skeleton, taps) = Skeleton::builder("settings")
+        .link(link0)
+        .link(link1)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(taps.len(), 2);
+
+    let eth0 = skeleton.nodes()[0].interface().await.unwrap();
+    assert_eq!(eth0.name.as_str(), "eth0");
+    assert_eq!(eth0.mac, "02:00:00:00:00:07");
+    let addresses: Vec<_> = eth0.addresses.iter().map(ToString::to_string).collect();
+    // Nothing but what was asked for: no link-local address, so that the wire is quiet.
+    assert_eq!(addresses, ["192.0.2.1/24", "2001:db8::1/64"]);
+    let eth1 = skeleton.nodes()[1].interface().await.unwrap();
+    assert_eq!((eth1.mtu_bytes, eth1.up), (9000, true));
+
+    let (engine, run) = (skeleton.engine().clone(), skeleton.run_id().to_owned());
+    assert_eq!(containers_of(&engine, &run).await.len(), 2);
+    assert_eq!(skeleton.close().await.len(), 0);
+    assert_eq!(containers_of(&engine, &run).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_frame_written_to_the_tap_arrives_in_the_node_and_the_answer_comes_back() {
+    need!(docker);
+    let link = Link::new().address("192.0.2.1/24").node_mac("02:00:00:00:00:01");
+    let (skeleton, taps) = Skeleton::builder("frames").link(link).start().await.unwrap();
+    let mut tap = File::from(taps.into_iter().next().unwrap());
+    // Who has 192.0.2.1? Tell 192.0.2.2 at 02:00:00:00:00:02. (RFC 826)
+    let mut request = vec![0xff; 6];
+    request.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    request.extend([2, 0, 0, 0, 0, 2, 192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
+    tap.write_all(&request).unwrap();
+    let mut answer = [0; 2000];
+    let length = tap.read(&mut answer).unwrap();
+    // To us, from the node, an ARP reply, and not a byte more than that: no header of the tap's own.
+    assert_eq!(answer[..14], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 6]);
+    assert_eq!((length, &answer[20..22]), (42, &[0, 2][..]));
+    assert_eq!(skeleton.close().await.len(), 0);
+}
+
+#[tokio::test]
+async fn images_of_the_caller_do_as_well() {
+    need!(docker, busybox);
+    let engine = Engine::connect().await.unwrap();
+    let image = busybox(&engine).await;
+    let builder = Skeleton::builder("images")
+        .engine(engine.clone())
+        .node_image(&image)
+        .iproute2_image(&image);
+    let (skeleton, taps) = builder
+        .link(Link::new().address("192.0.2.1/24"))
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(taps.len(), 1);
+    let node = &skeleton.nodes()[0];
+    let ip = node
+        .application("ip", &image)
+        .unwrap()
+        .command(["ip", "-o", "address", "show", "eth0"]);
+    let output = ip.run(&engine).await.unwrap().success().unwrap();
+    assert!(
+        output.stdout_text().contains("inet 192.0.2.1/24"),
+        "{}",
+        output.stdout_text()
+    );
+    let run = skeleton.run_id().to_owned();
+    assert_eq!(skeleton.close().await.len(), 0);
+    assert_eq!(containers_of(&engine, &run).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_tap_by_name_waits_in_the_host_and_moves_to_its_node() {
+    need!(docker);
+    let engine = Engine::connect().await.unwrap();
+    let builder = Skeleton::builder("named")
+        .engine(engine.clone())
+        .link(Link::new().address("192.0.2.1/24"));
+    let pending = match builder.start_with_named_taps().await {
+        Ok(pending) => pending,
+        // The host's namespace of a rootless engine is another one than ours.
+        Err(Error::NamedTapsRootless) if engine.info().rootless => return,
+        Err(error) => panic!("{error}"),
+    };
+    let name = pending.names().next().unwrap().to_owned();
+    let in_host = || std::fs::exists(format!("/sys/class/net/{name}")).unwrap();
+    assert!(in_host(), "{name} is not among the interfaces of the host");
+    let skeleton = pending.attach().await.unwrap();
+    assert!(!in_host(), "{name} is still among the interfaces of the host");
+    let eth0 = skeleton.nodes()[0].interface().await.unwrap();
+    assert_eq!(eth0.addresses[0].to_string(), "192.0.2.1/24");
+    assert_eq!(skeleton.close().await.len(), 0);
+}
+
+#[tokio::test]
+async fn taps_by_name_that_are_not_attached_are_deleted() {
+    need!(docker);
+    let engine = Engine::connect().await.unwrap();
+    let builder = Skeleton::builder("given-up")
+        .engine(engine.clone())
+        .link(Link::new())
+        .link(Link::new());
+    let pending = match builder.start_with_named_taps().await {
+        Ok(pending) => pending,
+        Err(Error::NamedTapsRootless) if engine.info().rootless => return,
+        Err(error) => panic!("{error}"),
+    };
+    let names: Vec<_> = pending.names().map(str::to_owned).collect();
+    assert_eq!(pending.close().await.len(), 0);
+    for name in names {
+        assert!(
+            !std::fs::exists(format!("/sys/class/net/{name}")).unwrap(),
+            "{name} stayed"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_bad_value_is_refused_before_anything_is_touched() {
+    // No engine is asked, so none is needed.
+    let builder = Skeleton::builder("bad")
+        .link(Link::new())
+        .link(Link::new().address("192.168.0.300/24"));
+    let error = builder.start().await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(matches!(error, Error::Link { index: 1, .. }), "{error}");
+    assert!(source.contains("192.168.0.300/24"), "{source}");
+}

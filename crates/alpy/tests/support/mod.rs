@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the tests of testbeds and skeletons share: an engine to look into from outside.
+#![allow(dead_code, reason = "each test executable uses a part of this")]
+
+use std::time::Duration;
+
+use alpy::RUN_LABEL;
+use alpy::docker::{Archive, Engine};
+
+/// Containers of an ended test that the engine still knows.
+pub(crate) async fn containers_of(engine: &Engine, run: &str) -> Vec<String> {
+    engine.labelled(&format!("{RUN_LABEL}={run}")).await.unwrap()
+}
+
+/// Waits for a condition that something else brings about, for at most 10 s.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let met = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        while !condition().await {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), met)
+        .await
+        .unwrap_or_else(|_| panic!("not within 10 s: {what}"));
+}
+
+/// The name of an image with a static BusyBox in it, which is imported if it is not there.
+pub(crate) async fn busybox(engine: &Engine) -> String {
+    let image = "alpy-test-busybox:1";
+    let program = std::fs::read("/bin/busybox").unwrap();
+    let make = async || {
+        let root = Archive::new()
+            .folder("bin", 0o755)?
+            .file("bin/busybox", 0o755, &program)?;
+        let root = root
+            .symlink("bin/cat", "busybox")?
+            .symlink("bin/ip", "busybox")?
+            .finish();
+        engine.import_image(image, root, &["ENV PATH=/bin"]).await
+    };
+    engine.ensure_image(image, make).await.unwrap();
+    image.to_owned()
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The life of a testbed and its end, whatever ends it. The machine has nothing to boot: it stays in its firmware.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use alpy::docker::Engine;
+use alpy::qemu::Machine;
+use alpy::{Failure, Link, TestResult, Testbed, TestbedBuilder, step};
+use alpy_need::need;
+use support::{containers_of, eventually};
+
+fn bed(test: &str) -> TestbedBuilder {
+    Testbed::builder(test)
+        .machine(Machine::new().memory_mib(64))
+        .link(Link::new().address("192.0.2.1/24"))
+        .link(Link::new().address("198.51.100.1/24"))
+}
+
+/// What must be gone when a testbed has ended.
+struct Traces {
+    engine: Engine,
+    run: String,
+    qemu: u32,
+}
+
+impl Traces {
+    fn of(bed: &Testbed) -> Self {
+        Self {
+            engine: bed.engine().clone(),
+            run: bed.run_id().to_owned(),
+            qemu: bed.qemu().pid(),
+        }
+    }
+
+    async fn are_gone(&self) -> bool {
+        containers_of(&self.engine, &self.run).await.is_empty()
+            && !fs::exists(format!("/proc/{}", self.qemu)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_test_that_passes_leaves_its_evidence_and_nothing_else() {
+    need!(docker, qemu);
+    let body = async |bed: &Testbed| -> TestResult<_> {
+        bed.start_cpu().await?;
+        Ok((Traces::of(bed), bed.evidence().dir().to_owned()))
+    };
+    let (traces, dir) = bed("passes").run(body).await.unwrap();
+    assert!(traces.are_gone().await);
+    for file in [
+        "debug.log",
+        "console.log",
+        "link0.pcap",
+        "link1.pcap",
+        "qemu-command.txt",
+        "qmp.log",
+    ] {
+        assert!(dir.join(file).is_file(), "{file} is missing");
+    }
+    assert_eq!(
+        fs::read_to_string(dir.join("containers/node0-create-tap.status")).unwrap(),
+        "exit code 0\n"
+    );
+    let log = fs::read_to_string(dir.join("debug.log")).unwrap();
+    assert!(
+        log.contains("Create nodes... done") && log.contains("Test passed"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn an_error_of_the_body_comes_back_with_the_step_it_happened_in() {
+    need!(docker, qemu);
+    let mut traces = None;
+    let failure = bed("fails")
+        .run(async |bed| -> TestResult {
+            traces = Some(Traces::of(bed));
+            step!("Look for a needle", async {
+                Err(std::io::Error::other("only hay"))
+            })
+            .await?;
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert!(traces.unwrap().are_gone().await);
+    assert_eq!(failure.step(), Some("Look for a needle"));
+    let text = failure.to_string();
+    assert!(
+        text.starts_with("test fails failed: only hay\n  step: Look for a needle"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("evidence: {}", failure.evidence().unwrap().display())),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_panic_of_the_body_is_a_failure_after_an_orderly_teardown() {
+    need!(docker, qemu);
+    let mut traces = None;
+    let failure = bed("panics")
+        .run(async |bed| -> TestResult {
+            traces = Some(Traces::of(bed));
+            panic!("one and one is {}", 3)
+        })
+        .await
+        .unwrap_err();
+    assert!(traces.unwrap().are_gone().await);
+    assert!(
+        failure.to_string().contains("it panicked: one and one is 3"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_names_the_step_under_way() {
+    need!(docker, qemu);
+    let mut traces = None;
+    let failure = bed("late")
+        .deadline(Duration::from_secs(15))
+        .run(async |bed| -> TestResult {
+            traces = Some(Traces::of(bed));
+            step!("Wait for Godot", std::future::pending::<TestResult>()).await
+        })
+        .await
+        .unwrap_err();
+    assert!(traces.unwrap().are_gone().await);
+    let text = failure.to_string();
+    assert!(
+        text.contains("did not end within its deadline of 15s\n  step: Wait for Godot"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_start_leaves_nothing() {
+    need!(docker, qemu);
+    let machine = Machine::new().extra_arguments(["-device", "flux-capacitor"]);
+    let failure = bed("no-start")
+        .machine(machine)
+        .run(async |_| -> TestResult { Ok(()) })
+        .await
+        .unwrap_err();
+    assert_eq!(failure.step(), Some("Start QEMU"));
+    assert!(
+        failure
+            .to_string()
+            .contains("'flux-capacitor' is not a valid device model name"),
+        "{failure}"
+    );
+    let engine = Engine::connect().await.unwrap();
+    let left = engine.labelled("alpy.test=no-start").await.unwrap();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_test_needs_no_runtime_of_its_own() -> Result<(), Failure> {
+    need!(docker, qemu => Ok(()));
+    bed("blocking").run_blocking(async |bed| -> TestResult {
+        bed.start_cpu().await?;
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn a_test_that_is_killed_leaves_no_container_and_no_machine() {
+    need!(docker, qemu);
+    let mut child = child::start();
+    let traces = child.traces().await;
+    child.signal(nix::sys::signal::Signal::SIGKILL);
+    eventually("containers and QEMU of a killed test are gone", async || {
+        traces.are_gone().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_test_that_is_terminated_tears_down_and_ends_by_the_signal() {
+    need!(docker, qemu);
+    let mut child = child::start();
+    let traces = child.traces().await;
+    child.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(child.ended_by().await, Some(nix::libc::SIGTERM));
+    assert!(traces.are_gone().await);
+}
+
+/// A test in a process of its own: this executable again.
+#[tokio::test]
+#[ignore = "the child that other tests start"]
+async fn waits_to_be_ended() {
+    let name = std::env::var("ALPY_TEST_CHILD").expect("another test starts this one");
+    let body = async |bed: &Testbed| -> TestResult {
+        eprintln!("CHILD {} {}", bed.run_id(), bed.qemu().pid());
+        std::future::pending().await
+    };
+    let _ = bed(&name).run(body).await;
+}
+
+mod child {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use alpy::docker::Engine;
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::process::{Child as Process, Command};
+
+    use super::Traces;
+
+    pub(super) struct Child(Process);
+
+    pub(super) fn start() -> Child {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("child-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["waits_to_be_ended", "--exact", "--ignored", "--nocapture"]);
+        let command = command
+            .env("ALPY_TEST_CHILD", name)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Child(command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap())
+    }
+
+    impl Child {
+        /// What the child has made, as soon as all of it is there.
+        pub(super) async fn traces(&mut self) -> Traces {
+            let mut lines = BufReader::new(self.0.stderr.take().unwrap()).lines();
+            let words = async {
+                while let Some(line) = lines.next_line().await.unwrap() {
+                    if let Some(words) = line.strip_prefix("CHILD ") {
+                        return words.to_owned();
+                    }
+                }
+                panic!("the child ended before its testbed was there");
+            };
+            let words = tokio::time::timeout(Duration::from_secs(60), words)
+                .await
+                .unwrap();
+            // Nobody may be stuck because its log is not read.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            let (run, qemu) = words.split_once(' ').unwrap();
+            let engine = Engine::connect().await.unwrap();
+            Traces {
+                engine,
+                run: run.to_owned(),
+                qemu: qemu.parse().unwrap(),
+            }
+        }
+
+        pub(super) fn signal(&self, signal: Signal) {
+            kill(Pid::from_raw(self.0.id().unwrap().cast_signed()), signal).unwrap();
+        }
+
+        pub(super) async fn ended_by(&mut self) -> Option<i32> {
+            let ended = tokio::time::timeout(Duration::from_secs(30), self.0.wait()).await;
+            ended.unwrap().unwrap().signal()
+        }
+    }
+}
