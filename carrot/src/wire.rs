@@ -7,12 +7,12 @@ use alpy::pcap::{Capture, Packet};
 use anyhow::{Result, bail, ensure};
 
 /// Expects that every wanted IPv4 packet of one capture is in the other one too, as a router leaves it: its time to live one
-/// less, and nothing else changed from the IP header on. Returns how many there are; none is an error.
+/// less, and nothing else changed from the IP header on; and as often. Returns how many there are; none is an error.
 pub fn forwarded(from: &Capture, to: &Capture, wanted: impl Fn(&Packet<'_>) -> bool) -> Result<usize> {
-    let mut arrived: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    let mut arrived: HashMap<(Vec<u8>, u8), usize> = HashMap::new();
     to.for_each(|packet| {
-        if let Some((rest, ttl)) = without_ttl(packet) {
-            arrived.entry(rest).or_default().push(ttl);
+        if let Some(key) = without_ttl(packet) {
+            *arrived.entry(key).or_default() += 1;
         }
     })?;
     let sent = from.filter(wanted)?;
@@ -22,17 +22,21 @@ pub fn forwarded(from: &Capture, to: &Capture, wanted: impl Fn(&Packet<'_>) -> b
         from.path().display()
     );
     for packet in &sent {
-        let (Some((rest, ttl)), to) = (without_ttl(packet), to.path().display()) else {
+        let Some((rest, ttl)) = without_ttl(packet) else {
             bail!("expected an IPv4 packet, saw {packet}");
         };
-        match arrived.get(&rest).map(Vec::as_slice) {
-            Some([seen]) if seen + 1 == ttl => {}
-            Some(seen) => bail!(
-                "expected in {to} once, with a time to live of {}: {packet}; saw {seen:?}",
-                ttl - 1
-            ),
-            None => bail!("expected in {to}, saw nothing of the kind: {packet}"),
-        }
+        // A stack may send the same packet more than once, to reset a connection for example: each one has to arrive.
+        let left = arrived
+            .get_mut(&(rest, ttl.saturating_sub(1)))
+            .filter(|left| **left > 0);
+        let Some(left) = left else {
+            bail!(
+                "expected in {} with a time to live of {}, saw no such packet (any more): {packet}",
+                to.path().display(),
+                ttl.saturating_sub(1)
+            );
+        };
+        *left -= 1;
     }
     Ok(sent.len())
 }

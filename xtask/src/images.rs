@@ -7,6 +7,7 @@
 //! second run needs no network. The folder of the images has
 //!
 //! - `manifest.json`: what there is, for the tests;
+//! - `current`: a link to the folder with the files of the manifest;
 //! - a folder named by a hash of all that was built from, with the images; the one before it is kept, for tests that
 //!   still run;
 //! - `packages`: what was downloaded.
@@ -25,7 +26,8 @@ mod tree;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -199,6 +201,14 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
     if !images.join(folder).exists() {
         fs::rename(new.keep(), images.join(folder))?;
     }
+    // For those who want the files without the manifest: a path that stays.
+    let link = images.join(format!("{}.link", folder.display()));
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        // At most one that a killed build left.
+        _ => symlink(folder, &link)?,
+    }
+    fs::rename(link, images.join("current"))?;
     let mut file = tempfile::NamedTempFile::new_in(images)?;
     serde_json::to_writer_pretty(&mut file, &manifest)?;
     file.as_file()
@@ -240,13 +250,15 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
         image.with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
     fs::copy(image, new.join("vmlinuz"))?;
     // Compressed it boots as fast, and fits a smaller machine.
-    fs::write(new.join("initrd"), tree.cpio())?;
+    fs::write(new.join("root.cpio"), tree.cpio())?;
     let mut compress = command("zstd");
-    compress.args(["--quiet", "--rm", "initrd"]).current_dir(new);
+    compress
+        .args(["--quiet", "--rm", "root.cpio", "-o", "initrd"])
+        .current_dir(new);
     output(compress, Kind::Group)?.success("compress the initrd")?;
     Ok(Appliance {
         kernel: "vmlinuz".into(),
-        initrd: "initrd.zst".into(),
+        initrd: "initrd".into(),
         cmdline: kernel.cmdline.clone(),
     })
 }

@@ -55,6 +55,11 @@ impl Evidence {
                 source,
             };
             fs::create_dir_all(&dir).map_err(at)?;
+            if is_foreign(&dir).map_err(at)? {
+                let reason =
+                    "it has files in it and is not an evidence directory; remedy: another name, or remove it";
+                return Err(at(io::Error::other(reason)));
+            }
             if let Some(lock) = try_lock(&dir.join(LOCK)).map_err(at)? {
                 empty(&dir).map_err(at)?;
                 return Ok(Self { dir, _lock: lock });
@@ -90,6 +95,11 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, error)) => Err(error.into()),
     }
+}
+
+/// Whether there is something in a directory that no run has put there. It would be a pity to remove it.
+fn is_foreign(dir: &Path) -> io::Result<bool> {
+    Ok(!dir.join(LOCK).exists() && fs::read_dir(dir)?.next().is_some())
 }
 
 fn empty(dir: &Path) -> io::Result<()> {
@@ -157,6 +167,16 @@ mod tests {
             .collect();
         assert_eq!(left, [LOCK]);
         assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn leaves_a_directory_alone_that_is_not_of_its_making() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir(base.path().join("images")).unwrap();
+        fs::write(base.path().join("images/precious"), "x").unwrap();
+        let error = Evidence::create_in(base.path(), "images").unwrap_err();
+        assert!(matches!(error, Error::Evidence { .. }), "{error}");
+        assert!(base.path().join("images/precious").exists());
     }
 
     #[test]

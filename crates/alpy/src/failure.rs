@@ -20,8 +20,10 @@ pub type TestResult<T = ()> = Result<T, BoxError>;
 ///
 /// Its text names the first failure, the step it happened in, what the console showed last and what QEMU's monitor said last, then
 /// what went wrong in the teardown, and where the evidence is.
+pub struct Failure(Box<Report>);
+
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Report {
     pub(crate) test: String,
     pub(crate) cause: Cause,
     pub(crate) step: Option<String>,
@@ -42,22 +44,9 @@ pub(crate) enum Cause {
 }
 
 impl Failure {
-    pub(crate) fn new(test: &str, cause: Cause) -> Self {
-        let (console, events, teardown) = (Vec::new(), Vec::new(), Vec::new());
-        Self {
-            test: test.to_owned(),
-            cause,
-            step: None,
-            console,
-            events,
-            teardown,
-            evidence: None,
-        }
-    }
-
     /// The error that the test's body returned, if that is why.
     pub fn body_error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
-        match &self.cause {
+        match &self.0.cause {
             Cause::Body(error) => Some(error.as_ref()),
             _ => None,
         }
@@ -65,12 +54,32 @@ impl Failure {
 
     /// Where it happened: the steps under way, outermost first, joined by ` > `.
     pub fn step(&self) -> Option<&str> {
-        self.step.as_deref()
+        self.0.step.as_deref()
     }
 
     /// The directory with the evidence, unless it could not even be made.
     pub fn evidence(&self) -> Option<&Path> {
-        self.evidence.as_deref()
+        self.0.evidence.as_deref()
+    }
+}
+
+impl Report {
+    pub(crate) fn new(cause: Cause) -> Box<Self> {
+        let (console, events, teardown) = (Vec::new(), Vec::new(), Vec::new());
+        Box::new(Self {
+            test: String::new(),
+            cause,
+            step: None,
+            console,
+            events,
+            teardown,
+            evidence: None,
+        })
+    }
+
+    pub(crate) fn into_failure(mut self: Box<Self>, test: &str) -> Failure {
+        test.clone_into(&mut self.test);
+        Failure(self)
     }
 }
 
@@ -84,18 +93,25 @@ impl Cause {
     }
 }
 
+/// The same as its text: what the test harness shows of a test that returns it.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl StdError for Failure {}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "test {} failed: {}", self.test, self.cause)?;
-        if let Some(step) = &self.step {
+        write!(f, "test {} failed: {}", self.0.test, self.0.cause)?;
+        if let Some(step) = &self.0.step {
             write!(f, "\n  step: {step}")?;
         }
-        lines(f, "last lines of the console", &self.console)?;
-        lines(f, "last events of QEMU", &self.events)?;
-        lines(f, "in the teardown", &self.teardown)?;
-        if let Some(evidence) = &self.evidence {
+        lines(f, "last lines of the console", &self.0.console)?;
+        lines(f, "last events of QEMU", &self.0.events)?;
+        lines(f, "in the teardown", &self.0.teardown)?;
+        if let Some(evidence) = &self.0.evidence {
             write!(f, "\n  evidence: {}", evidence.display())?;
         }
         Ok(())

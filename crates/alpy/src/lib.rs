@@ -26,7 +26,7 @@
 //! - [`Testbed`]: start here. A machine and its links, made for a test and taken down whatever happens.
 //! - [`Link`]: what a link's node is set to. [`Node`]: the node itself, and the applications in it.
 //! - [`Skeleton`]: all the nodes without a machine, for those who run QEMU in their own way.
-//! - [`step!`]: a step of a test, in the log and in errors.
+//! - [`step!`](crate::step!): a step of a test, in the log and in errors.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
 //! - [`guide`]: the network design, how nodes are built, questions and answers.
@@ -38,7 +38,7 @@
 //! - [`netns`]: taps and namespaces.
 //! - [`docker`]: containers that end with the test.
 //! - [`console`]: the serial console and a shell behind it.
-//! - [`pcap`]: captures.
+//! - [`pcap`]: captures, read and decoded.
 
 pub mod guide;
 
@@ -75,3 +75,8 @@ pub mod __private {
     pub use crate::step::run_step;
     pub use tracing;
 }
+
+/// The README's first test compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -14,11 +14,11 @@ use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, info};
+use tracing::{Instrument, debug, info};
 
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
-use crate::failure::{BoxError, Cause, Failure, chain};
+use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::link::Link;
 use crate::logging::{self, RunLog};
 use crate::node::Node;
@@ -297,7 +297,7 @@ impl TestbedBuilder {
         E: Into<BoxError>,
     {
         logging::init();
-        let failed = |error| Failure::new(&self.test, Cause::SetUp(error));
+        let failed = |error| Report::new(Cause::SetUp(error)).into_failure(&self.test);
         let evidence = Evidence::create(&self.test).map_err(failed)?;
         let log = RunLog::create(&self.test, &evidence.file("debug.log")).map_err(|source| {
             failed(Error::Evidence {
@@ -327,7 +327,7 @@ impl TestbedBuilder {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(self.run(body)),
-            Err(source) => Err(Failure::new(&self.test, Cause::SetUp(Error::Runtime(source)))),
+            Err(source) => Err(Report::new(Cause::SetUp(Error::Runtime(source))).into_failure(&self.test)),
         }
     }
 
@@ -345,17 +345,18 @@ impl TestbedBuilder {
         }
         info!(target: "alpy::testbed", "Evidence: {}", evidence.dir().display());
         let steps = Arc::new(Steps::default());
-        let mut failure = match self.run_steps(body, &evidence, &steps).await {
+        let mut report = match self.run_steps(body, &evidence, &steps).await {
             Ok(value) => {
                 info!(target: "alpy::testbed", "Test passed");
                 return Ok(value);
             }
-            Err(failure) => failure,
+            Err(report) => report,
         };
-        failure.test = test;
-        failure.step = steps.where_it_is();
-        failure.evidence = Some(evidence.dir().to_owned());
-        tracing::error!(target: "alpy::testbed", "{failure}");
+        report.step = steps.where_it_is();
+        report.evidence = Some(evidence.dir().to_owned());
+        let failure = report.into_failure(&test);
+        // Whoever runs the test prints the error that it returns; this is for the evidence.
+        debug!(target: "alpy::testbed", "{failure}");
         info!(target: "alpy::testbed", "Test failed");
         Err(failure)
     }
@@ -365,12 +366,12 @@ impl TestbedBuilder {
         body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
         evidence: &Arc<Evidence>,
         steps: &Arc<Steps>,
-    ) -> std::result::Result<T, Failure>
+    ) -> std::result::Result<T, Box<Report>>
     where
         E: Into<BoxError>,
     {
-        let set_up = |cause| Failure::new("", cause);
-        let interrupts = Interrupts::hold().map_err(|source| set_up(Cause::SetUp(Error::Runtime(source))))?;
+        let interrupts =
+            Interrupts::hold().map_err(|source| Report::new(Cause::SetUp(Error::Runtime(source))))?;
         let mut limits = Limits {
             interrupts,
             limit: self.deadline,
@@ -383,7 +384,7 @@ impl TestbedBuilder {
             .await;
         let run = prepare
             .and_then(|run| run.map_err(Cause::SetUp))
-            .map_err(set_up)?;
+            .map_err(Report::new)?;
         let create = steps.scope(Testbed::create(self, Arc::clone(&run), Arc::clone(evidence)));
         let bed = match limits
             .hold(Box::pin(create))
@@ -392,11 +393,11 @@ impl TestbedBuilder {
         {
             Ok(bed) => bed,
             Err(cause) => {
-                let mut failure = set_up(cause);
-                failure
+                let mut report = Report::new(cause);
+                report
                     .teardown
                     .extend(run.sweep().await.err().map(|error| chain(&error)));
-                return Err(failure);
+                return Err(report);
             }
         };
 
@@ -421,11 +422,11 @@ impl TestbedBuilder {
             Ok(_) => Cause::TearDown,
             Err(cause) => cause,
         };
-        let mut failure = set_up(cause);
-        failure.console = console.lines().map(str::to_owned).collect();
-        failure.events = events.iter().map(ToString::to_string).collect();
-        failure.teardown = teardown;
-        Err(failure)
+        let mut report = Report::new(cause);
+        report.console = console.lines().map(str::to_owned).collect();
+        report.events = events.iter().map(ToString::to_string).collect();
+        report.teardown = teardown;
+        Err(report)
     }
 }
 

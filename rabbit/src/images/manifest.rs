@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// Name of the file, in the folder of the images.
-pub const FILE: &str = "manifest.json";
+pub(super) const FILE: &str = "manifest.json";
 
 /// The images that were built last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,10 @@ use alpy::docker::{Archive, Engine};
 
 /// Containers of an ended test that the engine still knows.
 pub(crate) async fn containers_of(engine: &Engine, run: &str) -> Vec<String> {
-    engine.labelled(&format!("{RUN_LABEL}={run}")).await.unwrap()
+    engine
+        .labelled(&format!("{RUN_LABEL}={run}"))
+        .await
+        .expect("the engine lists")
 }
 
 /// Waits for a condition that something else brings about, for at most 10 s.
@@ -28,7 +31,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 /// The name of an image with a static BusyBox in it, which is imported if it is not there.
 pub(crate) async fn busybox(engine: &Engine) -> String {
     let image = "alpy-test-busybox:1";
-    let program = std::fs::read("/bin/busybox").unwrap();
+    let program = std::fs::read(alpy_need::busybox_path().expect("it is needed")).expect("it is there");
     let make = async || {
         let root = Archive::new()
             .folder("bin", 0o755)?
@@ -39,6 +42,9 @@ pub(crate) async fn busybox(engine: &Engine) -> String {
             .finish();
         engine.import_image(image, root, &["ENV PATH=/bin"]).await
     };
-    engine.ensure_image(image, make).await.unwrap();
+    engine
+        .ensure_image(image, make)
+        .await
+        .expect("the engine imports");
     image.to_owned()
 }
