@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The life of a testbed and its end, whatever ends it. The machine has nothing to boot: it stays in its firmware.
 
+#![expect(clippy::unwrap_used, reason = "what a test relies on")]
+
 mod support;
 
 use std::fs;
