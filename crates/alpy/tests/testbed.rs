@@ -258,7 +258,7 @@ mod child {
         }
 
         pub(super) fn signal(&self, signal: Signal) {
-            kill(Pid::from_raw(self.0.id().unwrap().cast_signed()), signal).unwrap();
+            kill(Pid::from_raw(self.0.id().unwrap().try_into().unwrap()), signal).unwrap();
         }
 
         pub(super) async fn ended_by(&mut self) -> Option<i32> {
