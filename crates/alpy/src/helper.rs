@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine};
@@ -44,16 +44,18 @@ impl Images {
         engine: &Engine,
         node_image: Option<String>,
         iproute2_image: Option<String>,
+        evidence: Option<&Path>,
     ) -> Result<Self> {
         let own = format!("alpy-netns-helper:{HELPER_HASH}");
         if node_image.is_none() || iproute2_image.is_none() {
             let import = async || engine.import_image(&own, image_tar(), &[]).await;
             engine.ensure_image(&own, import).await?;
         }
-        let dir = tempfile::Builder::new()
-            .prefix("alpy-")
-            .tempdir()
-            .map_err(Error::Scratch)?;
+        let mut dir = tempfile::Builder::new();
+        let dir = dir.prefix("alpy-");
+        // Among the evidence, what a killed test cannot remove is removed by the next run.
+        let dir = evidence.map_or_else(|| dir.tempdir(), |evidence| dir.tempdir_in(evidence));
+        let dir = dir.map_err(Error::Scratch)?;
         if iproute2_image.is_some() {
             let program = dir.path().join("helper");
             fs::write(&program, HELPER).map_err(Error::Scratch)?;

@@ -195,7 +195,8 @@ impl SkeletonBuilder {
             Some(engine) => engine.clone(),
             None => Engine::connect().await?,
         };
-        let images = Images::prepare(&engine, self.node_image.clone(), self.iproute2_image.clone()).await?;
+        let (node, iproute2) = (self.node_image.clone(), self.iproute2_image.clone());
+        let images = Images::prepare(&engine, node, iproute2, evidence).await?;
         Ok(Arc::new(Run::new(engine, images, &self.test, evidence)?))
     }
 }
