@@ -23,6 +23,9 @@ pub const CRATE_TESTS: &[Need] = &[
     ("qemu-storage-daemon", "qemu-utils"),
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
     ("ip", "iproute2"),
+    ("cpio", "cpio"),
+    ("docker", "docker.io"),
+    ("docker", "docker-cli"),
     ("tcpdump", "tcpdump"),
     ("busybox", "busybox-static"),
     ("unshare", "util-linux"),
@@ -41,7 +44,7 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    let names = packages.join(" ");
+    let names = offered(&packages).join(" ");
     if !nix::unistd::geteuid().is_root() {
         return Err(stop::before_start(format!(
             "programs are missing; to install them:\n    sudo apt-get install --no-install-recommends {names}"
@@ -91,15 +94,37 @@ fn missing_where(needs: &[Need], installed: impl Fn(&str) -> bool) -> Vec<&'stat
     packages
 }
 
-fn install(packages: &[&str]) -> Result<()> {
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-    arguments.extend(packages);
+/// Those of the packages that this release of the distribution has, as far as apt knows; all if it knows nothing yet. A program
+/// that lies in another package from one release to the next is in the list with both.
+fn offered(packages: &[&'static str]) -> Vec<&'static str> {
+    let known = |package: &str| {
+        let mut show = process::command("apt-cache");
+        show.args(["show", "--no-all-versions", package]);
+        process::output(show, Kind::Group).is_ok_and(|shown| shown.success("apt-cache show").is_ok())
+    };
+    let offered: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|package| known(package))
+        .collect();
+    if offered.is_empty() {
+        packages.to_vec()
+    } else {
+        offered
+    }
+}
+
+fn install(packages: &[&'static str]) -> Result<()> {
+    let install = || {
+        let options = ["install", "--yes", "--no-install-recommends"];
+        apt_get(&[&options, offered(packages).as_slice()].concat())
+    };
     // What is known about packages may be absent or too old, and only the attempt shows.
-    if apt_get(&arguments).is_ok() {
+    if install().is_ok() {
         return Ok(());
     }
     apt_get(&["update"])?;
-    apt_get(&arguments).map(drop)
+    install().map(drop)
 }
 
 fn apt_get(arguments: &[&str]) -> Result<String> {

@@ -49,8 +49,11 @@ impl Scene {
         let work = dir.path().join("work");
         fs::create_dir(&work).unwrap();
         fs::write(work.join("printk"), "7\t4\t1\t7\n").unwrap();
-        let child = std::process::Command::new("script")
+        // Whoever starts the tests in the background has SIGINT ignored, and no shell can undo that for itself.
+        let child = std::process::Command::new("env")
             .args([
+                "--default-signal=INT",
+                "script",
                 "-qfE",
                 "always",
                 "-c",
