@@ -9,3 +9,6 @@ pub mod network_of_nodes {}
 
 #[doc = include_str!("guide/faq.md")]
 pub mod faq {}
+
+#[doc = include_str!("guide/rights.md")]
+pub mod rights {}

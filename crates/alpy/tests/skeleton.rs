@@ -96,6 +96,39 @@ async fn images_of_the_caller_do_as_well() {
 }
 
 #[tokio::test]
+async fn nodes_and_applications_have_no_capability_and_can_gain_none() {
+    need!(docker, busybox);
+    let engine = Engine::connect().await.unwrap();
+    let image = busybox(&engine).await;
+    let builder = Skeleton::builder("rights")
+        .engine(engine.clone())
+        .link(Link::new());
+    let (skeleton, _taps) = builder.start().await.unwrap();
+    // Process 1 of the namespace that they share is the node's.
+    for process in ["self", "1"] {
+        let file = format!("/proc/{process}/status");
+        let cat = skeleton.nodes()[0]
+            .application("cat", &image)
+            .unwrap()
+            .command(["cat", &file]);
+        let output = cat.run(&engine).await.unwrap().success().unwrap();
+        let status = output.stdout_text();
+        for line in [
+            "CapEff:\t0000000000000000",
+            "CapBnd:\t0000000000000000",
+            "NoNewPrivs:\t1",
+            "Seccomp:\t2",
+        ] {
+            assert!(
+                status.lines().any(|found| found == line),
+                "no {line:?} in {file}: {status}"
+            );
+        }
+    }
+    assert_eq!(skeleton.close().await.len(), 0);
+}
+
+#[tokio::test]
 async fn a_tap_by_name_waits_in_the_host_and_moves_to_its_node() {
     need!(docker);
     let engine = Engine::connect().await.unwrap();
