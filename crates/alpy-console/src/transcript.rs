@@ -105,18 +105,15 @@ impl Transcript {
     }
 
     fn lay_out(&mut self, text: &str, log: &mut String) {
-        let traced = tracing::enabled!(target: "alpy::console", tracing::Level::DEBUG);
         for piece in text.split_inclusive('\n') {
             if !self.open {
                 log.push_str(self.direction.prefix());
             }
             log.push_str(piece);
             self.open = !piece.ends_with('\n');
-            if traced {
-                self.traced.push_str(piece.trim_end_matches('\n'));
-                if !self.open || self.traced.len() > TRACED_LINE {
-                    self.trace();
-                }
+            self.traced.push_str(piece.trim_end_matches('\n'));
+            if !self.open || self.traced.len() > TRACED_LINE {
+                self.trace();
             }
         }
     }

@@ -15,7 +15,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// No engine answered.
-    #[error("no container engine answers; tried {}", list(tried))]
+    #[error(
+        "no container engine answers; remedy: start Docker, or set DOCKER_HOST to where it listens; tried {}",
+        list(tried)
+    )]
     Unreachable {
         /// Each place that was tried, and why it is of no use.
         tried: Vec<Attempt>,

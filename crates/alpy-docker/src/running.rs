@@ -117,7 +117,8 @@ impl Running {
             }
             Err(error) => return Err(error),
         }
-        tracing::debug!(id, image = spec.image, argv = ?spec.argv(), "started a container");
+        let name = spec.name.as_deref();
+        tracing::debug!(name, id, image = spec.image, argv = ?spec.argv(), "started a container");
         Ok((watch, spec.stdin.then_some(attached.input)))
     }
 

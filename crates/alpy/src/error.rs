@@ -35,13 +35,15 @@ pub enum Error {
         /// The value, and what is wrong with it.
         source: alpy_netns::Error,
     },
-    /// A gateway is no IP address.
-    #[error("link {index}: the gateway {gateway:?} is not an IP address, such as 192.168.0.2")]
+    /// A gateway that no node could use.
+    #[error("link {index}: gateway {gateway:?}: {reason}")]
     Gateway {
         /// Which link, from 0.
         index: usize,
         /// The text.
         gateway: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// Taps by name were asked for, and the engine is rootless.
     #[error(

@@ -75,7 +75,8 @@ impl Link {
     }
 
     /// Lets the node's kernel give the interface an IPv6 link-local address. It then sends router solicitations and multicast
-    /// reports that no application asked for; without this the wire is quiet.
+    /// reports that no application asked for. Without this, and without an IPv6 address, the wire is quiet; a node with an IPv6
+    /// address tells of the multicast groups that the address makes it join (MLD, RFC 3810).
     pub fn ipv6_link_local(mut self) -> Self {
         self.ipv6_link_local = true;
         self
@@ -115,14 +116,52 @@ impl Link {
             request = request.address(interface.clone(), address.parse().map_err(bad)?);
         }
         for gateway in &self.gateways {
-            request = request.default_route(ip(index, gateway)?);
+            request = request.default_route(self.reachable(index, gateway)?);
         }
         for (destination, gateway) in &self.routes {
             let destination: IpPrefix = destination.parse().map_err(bad)?;
-            request = request.route(Route::to(destination).via(ip(index, gateway)?));
+            request = request.route(Route::to(destination).via(self.reachable(index, gateway)?));
         }
         request.check().map_err(bad)?;
+        for of in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+            let gateways = self
+                .gateways
+                .iter()
+                .filter(|gateway| gateway.parse().is_ok_and(|gateway| of(&gateway)));
+            if let Some(gateway) = gateways.skip(1).next() {
+                let reason = "it is a second default gateway of its IP version";
+                return Err(Error::Gateway {
+                    index,
+                    gateway: gateway.clone(),
+                    reason,
+                });
+            }
+        }
         Ok(request)
+    }
+
+    /// A gateway in one of the networks that the node has an address in: the kernel takes no other.
+    fn reachable(&self, index: usize, gateway: &str) -> Result<IpAddr> {
+        let fault = |reason| Error::Gateway {
+            index,
+            gateway: gateway.to_owned(),
+            reason,
+        };
+        let address: IpAddr = gateway
+            .parse()
+            .map_err(|_| fault("it is not an IP address, such as 192.168.0.2"))?;
+        let beside = |own: &String| {
+            own.parse().is_ok_and(|own: IpPrefix| {
+                IpPrefix::new(address, own.length()).is_ok_and(|prefix| prefix.network() == own.network())
+            })
+        };
+        // A router's link-local address is on every link.
+        let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        if link_local || self.addresses.iter().any(beside) {
+            Ok(address)
+        } else {
+            Err(fault("it is in none of the networks of the link's addresses"))
+        }
     }
 
     /// The hardware address of the machine's NIC.
@@ -146,13 +185,6 @@ pub(crate) fn interface() -> InterfaceName {
     INTERFACE.parse().expect("it is short and plain")
 }
 
-fn ip(index: usize, address: &str) -> Result<IpAddr> {
-    address.parse().map_err(|_| Error::Gateway {
-        index,
-        gateway: address.to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +203,21 @@ mod tests {
             (Link::new().address("192.168.0.1"), "192.168.0.1"),
             (Link::new().address("192.168.0.1/33"), "192.168.0.1/33"),
             (Link::new().gateway("192.168.0.1/24"), "192.168.0.1/24"),
-            (Link::new().route("10.0.0.1/8", "10.0.0.1"), "10.0.0.1/8"),
+            (
+                Link::new().address("10.0.0.2/8").route("10.0.0.1/8", "10.0.0.1"),
+                "10.0.0.1/8",
+            ),
+            (
+                Link::new().address("192.168.0.1/24").gateway("10.0.0.1"),
+                "10.0.0.1",
+            ),
+            (
+                Link::new()
+                    .address("192.168.0.1/24")
+                    .gateway("192.168.0.2")
+                    .gateway("192.168.0.3"),
+                "192.168.0.3",
+            ),
             (Link::new().node_mac("02:00"), "02:00"),
             (Link::new().mtu_bytes(1), "1 "),
         ] {

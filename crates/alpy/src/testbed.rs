@@ -14,7 +14,7 @@ use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, debug, info};
+use tracing::{Instrument, debug, error, info};
 
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
@@ -345,7 +345,17 @@ impl TestbedBuilder {
         }
         info!(target: "alpy::testbed", "Evidence: {}", evidence.dir().display());
         let steps = Arc::new(Steps::default());
-        let mut report = match self.run_steps(body, &evidence, &steps).await {
+        // Until this is dropped, at the end, a signal does not end the process.
+        let interrupts = match Interrupts::hold() {
+            Ok(interrupts) => interrupts,
+            Err(source) => return Err(Report::new(Cause::SetUp(Error::Runtime(source))).into_failure(&test)),
+        };
+        let mut limits = Limits {
+            interrupts,
+            limit: self.deadline,
+            until: Instant::now() + self.deadline,
+        };
+        let mut report = match self.run_steps(body, &evidence, &steps, &mut limits).await {
             Ok(value) => {
                 info!(target: "alpy::testbed", "Test passed");
                 return Ok(value);
@@ -354,9 +364,15 @@ impl TestbedBuilder {
         };
         report.step = steps.where_it_is();
         report.evidence = Some(evidence.dir().to_owned());
+        let interrupted = matches!(report.cause, Cause::Interrupt(_));
         let failure = report.into_failure(&test);
-        // Whoever runs the test prints the error that it returns; this is for the evidence.
-        debug!(target: "alpy::testbed", "{failure}");
+        if interrupted {
+            // The process is about to end by the signal: nobody else will say it.
+            error!(target: "alpy::testbed", "{failure}");
+        } else {
+            // Whoever runs the test prints the error that it returns; this is for the evidence.
+            debug!(target: "alpy::testbed", "{failure}");
+        }
         info!(target: "alpy::testbed", "Test failed");
         Err(failure)
     }
@@ -366,18 +382,11 @@ impl TestbedBuilder {
         body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
         evidence: &Arc<Evidence>,
         steps: &Arc<Steps>,
+        limits: &mut Limits,
     ) -> std::result::Result<T, Box<Report>>
     where
         E: Into<BoxError>,
     {
-        let interrupts =
-            Interrupts::hold().map_err(|source| Report::new(Cause::SetUp(Error::Runtime(source))))?;
-        let mut limits = Limits {
-            interrupts,
-            limit: self.deadline,
-            until: Instant::now() + self.deadline,
-        };
-
         // Everything of this run has its label from the start, so that what a set-up leaves half-done is found.
         let prepare = limits
             .hold(Box::pin(self.skeleton.new_run(Some(evidence.dir()))))

@@ -182,6 +182,29 @@ async fn a_test_that_is_killed_leaves_no_container_and_no_machine() {
 }
 
 #[tokio::test]
+async fn the_log_on_stderr_has_the_end_of_every_step() {
+    need!(docker, qemu);
+    let mut child = child::start();
+    let traces = child.traces().await;
+    child.signal(nix::sys::signal::Signal::SIGTERM);
+    child.ended_by().await;
+    assert!(traces.are_gone().await);
+    let log = child.log().await;
+    let said = |end: &str| {
+        log.iter()
+            .filter_map(|line| Some(line.strip_prefix("INFO ")?.trim().strip_suffix(end)?.to_owned()))
+            .collect()
+    };
+    let (begun, done): (Vec<String>, Vec<String>) = (said("..."), said("... done"));
+    assert!(begun.len() >= 6 && begun == done, "{log:#?}");
+    // Nobody else says why it ended.
+    assert!(
+        log.iter().any(|line| line.contains("failed: SIGTERM came")),
+        "{log:#?}"
+    );
+}
+
+#[tokio::test]
 async fn a_test_that_is_terminated_tears_down_and_ends_by_the_signal() {
     need!(docker, qemu);
     let mut child = child::start();
@@ -197,6 +220,9 @@ async fn a_test_that_is_terminated_tears_down_and_ends_by_the_signal() {
 async fn waits_to_be_ended() {
     let name = std::env::var("ALPY_TEST_CHILD").expect("another test starts this one");
     let body = async |bed: &Testbed| -> TestResult {
+        // A line that has no end yet has once cost the next line of the log.
+        bed.console().send("a part of a line").await?;
+        step!("Speak to the console", async { TestResult::Ok(()) }).await?;
         eprintln!("CHILD {} {}", bed.run_id(), bed.qemu().pid());
         std::future::pending().await
     };
@@ -214,10 +240,15 @@ mod child {
     use nix::unistd::Pid;
     use tokio::io::{AsyncBufReadExt, BufReader};
     use tokio::process::{Child as Process, Command};
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
 
     use super::Traces;
 
-    pub(super) struct Child(Process);
+    pub(super) struct Child {
+        process: Process,
+        log: Option<JoinHandle<Vec<String>>>,
+    }
 
     pub(super) fn start() -> Child {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -228,26 +259,31 @@ mod child {
             .env("ALPY_TEST_CHILD", name)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        Child(command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap())
+        let process = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        Child { process, log: None }
     }
 
     impl Child {
         /// What the child has made, as soon as all of it is there.
         pub(super) async fn traces(&mut self) -> Traces {
-            let mut lines = BufReader::new(self.0.stderr.take().unwrap()).lines();
-            let words = async {
-                while let Some(line) = lines.next_line().await.unwrap() {
+            let mut lines = BufReader::new(self.process.stderr.take().unwrap()).lines();
+            let (sender, words) = oneshot::channel();
+            let mut sender = Some(sender);
+            self.log = Some(tokio::spawn(async move {
+                let mut log = Vec::new();
+                while let Ok(Some(line)) = lines.next_line().await {
                     if let Some(words) = line.strip_prefix("CHILD ") {
-                        return words.to_owned();
+                        sender.take().unwrap().send(words.to_owned()).unwrap();
                     }
+                    log.push(line);
                 }
-                panic!("the child ended before its testbed was there");
-            };
+                log
+            }));
+            // An error says that the child ended before its testbed was there.
             let words = tokio::time::timeout(Duration::from_secs(60), words)
                 .await
+                .unwrap()
                 .unwrap();
-            // Nobody may be stuck because its log is not read.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             let (run, qemu) = words.split_once(' ').unwrap();
             let engine = Engine::connect().await.unwrap();
             Traces {
@@ -258,11 +294,20 @@ mod child {
         }
 
         pub(super) fn signal(&self, signal: Signal) {
-            kill(Pid::from_raw(self.0.id().unwrap().try_into().unwrap()), signal).unwrap();
+            kill(
+                Pid::from_raw(self.process.id().unwrap().try_into().unwrap()),
+                signal,
+            )
+            .unwrap();
+        }
+
+        /// All that the child has logged, once it has ended.
+        pub(super) async fn log(&mut self) -> Vec<String> {
+            self.log.take().unwrap().await.unwrap()
         }
 
         pub(super) async fn ended_by(&mut self) -> Option<i32> {
-            let ended = tokio::time::timeout(Duration::from_secs(30), self.0.wait()).await;
+            let ended = tokio::time::timeout(Duration::from_secs(30), self.process.wait()).await;
             ended.unwrap().unwrap().signal()
         }
     }

@@ -50,11 +50,12 @@ pub fn join(folder: &Path) -> Result<(String, Lease)> {
     } else {
         "rootless "
     };
+    let (host, lease) = start_keeper(&folder)?;
     eprintln!(
-        "xtask: no container engine answers: start a private {how}one, data in {}",
+        "xtask: no container engine answers: started a private {how}one, DOCKER_HOST={host}, data in {}",
         folder.display()
     );
-    start_keeper(&folder)
+    Ok((host, lease))
 }
 
 fn join_running(folder: &Path) -> Result<Option<(String, Lease)>> {
