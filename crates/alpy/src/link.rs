@@ -124,11 +124,11 @@ impl Link {
         }
         request.check().map_err(bad)?;
         for of in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
-            let gateways = self
+            let mut gateways = self
                 .gateways
                 .iter()
                 .filter(|gateway| gateway.parse().is_ok_and(|gateway| of(&gateway)));
-            if let Some(gateway) = gateways.skip(1).next() {
+            if let Some(gateway) = gateways.nth(1) {
                 let reason = "it is a second default gateway of its IP version";
                 return Err(Error::Gateway {
                     index,
