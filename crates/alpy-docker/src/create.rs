@@ -8,50 +8,34 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, DeviceMapping, HostConfig, Mount, MountType};
 use bollard::query_parameters::CreateContainerOptions;
-use tracing::Instrument;
 
 use crate::container::Bind;
 use crate::engine::check_name;
 use crate::image::check_image;
+use crate::under_way::UnderWay;
 use crate::{Container, Engine, Error, Result};
 
-/// Creates the container. The request is a task of its own, so that when the caller goes away in the middle of it, the
-/// container that still comes into being has a guard all the same.
+/// Creates the container.
 pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
     check(spec)?;
-    let (image, name) = (spec.image.clone(), spec.name.clone());
-    let body = body(spec);
-    let owned = engine.clone();
-    let task = async move {
-        let step = format!("create a container of image {image}");
-        let options = CreateContainerOptions {
-            name: name.clone(),
-            platform: String::new(),
-        };
-        match owned
-            .ask(&step, owned.docker.create_container(Some(options), body))
-            .await
-        {
-            Ok(answer) => Ok(Guard::new(&owned, answer.id)),
-            Err(Error::Refused {
-                status: 404, reason, ..
-            }) if reason.to_lowercase().contains("image") => Err(Error::ImageAbsent { image }),
-            // Docker says 409, Podman 500.
-            Err(Error::Refused { reason, .. }) if reason.contains("already in use") => {
-                Err(Error::NameTaken {
-                    name: name.unwrap_or_default(),
-                })
-            }
-            Err(error) => Err(error),
-        }
+    let Container { image, name, .. } = spec;
+    let step = format!("create a container of image {image}");
+    let options = CreateContainerOptions {
+        name: name.clone(),
+        platform: String::new(),
     };
-    let guard = tokio::spawn(task.in_current_span()).await;
-    guard.unwrap_or_else(|error| {
-        Err(Error::Lost {
-            step: "create a container".to_owned(),
-            reason: error.to_string(),
-        })
-    })
+    let created = engine.docker.create_container(Some(options), body(spec));
+    match engine.ask(&step, created).await {
+        Ok(answer) => Ok(Guard::new(engine, answer.id)),
+        Err(Error::Refused {
+            status: 404, reason, ..
+        }) if reason.to_lowercase().contains("image") => Err(Error::ImageAbsent { image: image.clone() }),
+        // Docker says 409, Podman 500.
+        Err(Error::Refused { reason, .. }) if reason.contains("already in use") => Err(Error::NameTaken {
+            name: name.clone().unwrap_or_default(),
+        }),
+        Err(error) => Err(error),
+    }
 }
 
 fn check(spec: &Container) -> Result<()> {
@@ -137,6 +121,7 @@ pub(crate) struct Guard {
     socket: PathBuf,
     id: String,
     armed: bool,
+    under_way: UnderWay,
 }
 
 impl Guard {
@@ -145,6 +130,7 @@ impl Guard {
             socket: engine.socket(),
             id,
             armed: true,
+            under_way: engine.under_way.clone(),
         }
     }
 
@@ -165,9 +151,13 @@ impl Drop for Guard {
         }
         let (socket, id) = (std::mem::take(&mut self.socket), std::mem::take(&mut self.id));
         tracing::debug!(id, "a container was dropped: remove it in the background");
-        let remove = move || match remove_now(&socket, &id) {
-            Ok(answer) => tracing::debug!(id, answer, "asked the engine to remove a dropped container"),
-            Err(error) => tracing::debug!(id, %error, "cannot remove a dropped container"),
+        let counted = self.under_way.count();
+        let remove = move || {
+            match remove_now(&socket, &id) {
+                Ok(answer) => tracing::debug!(id, answer, "asked the engine to remove a dropped container"),
+                Err(error) => tracing::debug!(id, %error, "cannot remove a dropped container"),
+            }
+            drop(counted);
         };
         if let Err(error) = std::thread::Builder::new()
             .name("alpy-remove".to_owned())

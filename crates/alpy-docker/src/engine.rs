@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::discovery::{self, Attempt, Candidate};
+use crate::under_way::UnderWay;
 use crate::{Error, Result};
 
 /// How long an engine has to say who it is.
@@ -31,6 +32,7 @@ const GREETING_LIMIT: Duration = Duration::from_secs(5);
 pub struct Engine {
     pub(crate) docker: Docker,
     pub(crate) request_limit: Duration,
+    pub(crate) under_way: UnderWay,
     info: Arc<EngineInfo>,
 }
 
@@ -103,6 +105,14 @@ impl Engine {
     pub fn request_limit(mut self, limit: Duration) -> Self {
         self.request_limit = limit;
         self
+    }
+
+    /// Waits until no container of this engine and its clones is being started or removed in the background, as after futures
+    /// that were dropped; false if that does not happen within the time. What is there then is all that will be there.
+    ///
+    /// Cancel safe.
+    pub async fn settled(&self, within: Duration) -> bool {
+        self.under_way.none(within).await
     }
 
     /// What the engine said of itself when it was connected.
@@ -385,6 +395,7 @@ async fn introduce(socket: &Path, found_by: &str) -> Result<Engine, bollard::err
     Ok(Engine {
         docker,
         request_limit: Duration::from_secs(30),
+        under_way: UnderWay::new(),
         info: Arc::new(info),
     })
 }

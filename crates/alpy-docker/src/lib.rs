@@ -37,6 +37,7 @@ mod image;
 mod output;
 mod running;
 mod status;
+mod under_way;
 mod watch;
 
 pub use archive::{Archive, Tar};

@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use crate::create::{Guard, create};
 use crate::exec::exec;
@@ -60,7 +61,23 @@ pub(crate) async fn run(spec: Container, engine: &Engine) -> Result<Output> {
 }
 
 impl Running {
+    /// In a task of its own, which goes to its end: when the caller goes away in the middle, the container is removed after its
+    /// start. Docker 20.10 keeps a shim for a minute when a container is removed while it starts.
     pub(crate) async fn start(spec: Container, engine: &Engine) -> Result<Self> {
+        let engine = engine.clone();
+        let counted = engine.under_way.count();
+        // The count comes last: whoever waits for it finds a container that nobody takes already on its way out.
+        let task = async move { (Self::start_now(spec, &engine).await, counted) };
+        match tokio::spawn(task.in_current_span()).await {
+            Ok((started, _counted)) => started,
+            Err(error) => Err(Error::Lost {
+                step: "start a container".to_owned(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    async fn start_now(spec: Container, engine: &Engine) -> Result<Self> {
         let files = archive(&spec)?;
         let guard = create(engine, &spec).await?;
         match Self::start_created(&spec, files, engine, guard.id()).await {

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Stream};
 
@@ -15,6 +16,9 @@ use crate::helper::Images;
 
 /// The label that every container of a run has; its value is the run's id.
 pub const LABEL: &str = "alpy.run";
+
+/// How long a start or a removal in the background may take before a sweep.
+const SETTLE: Duration = Duration::from_secs(10);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -106,6 +110,10 @@ impl Run {
 
     /// Removes the containers of this run that are still there.
     pub(crate) async fn sweep(&self) -> Result<()> {
+        // What a dropped future has asked for may be coming yet.
+        if !self.engine.settled(SETTLE).await {
+            tracing::debug!("containers are still being started or removed");
+        }
         for container in self
             .engine
             .remove_labelled(&format!("{LABEL}={}", self.id))

@@ -92,6 +92,21 @@ async fn a_dropped_container_is_removed() {
     .await;
 }
 
+#[tokio::test]
+async fn a_start_that_is_given_up_at_any_moment_leaves_nothing_once_the_engine_has_settled() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        for after in [0, 5, 10, 20, 40, 80, 160].map(Duration::from_millis) {
+            let start = scene.container(["sleep", "1000"]).start(&scene.engine);
+            // One that has come in time is dropped as well.
+            let _ = timeout(after, start).await;
+            assert!(scene.engine.settled(SOON).await);
+            assert_eq!(scene.containers().await, [""; 0], "given up after {after:?}");
+        }
+    })
+    .await;
+}
+
 /// Even where the runtime ends in the same moment, as it does when a test fails.
 #[test]
 fn a_container_dropped_outside_of_a_runtime_is_removed() {
