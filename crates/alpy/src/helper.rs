@@ -57,7 +57,7 @@ impl Images {
         let dir = evidence.map_or_else(|| dir.tempdir(), |evidence| dir.tempdir_in(evidence));
         let dir = dir.map_err(Error::Scratch)?;
         if iproute2_image.is_some() {
-            let program = dir.path().join("helper");
+            let program = program_in(dir.path());
             fs::write(&program, HELPER).map_err(Error::Scratch)?;
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).map_err(Error::Scratch)?;
         }
@@ -91,17 +91,15 @@ impl Images {
             source,
         };
         let listener = Listener::bind_in(self.dir.path()).map_err(at)?;
-        let container = match &self.iproute2_image {
-            Some(image) => run
-                .container(name, image)?
-                .bind_read_only(self.program(), MOUNTED)
-                .no_entrypoint(),
-            None => run.container(name, &self.own)?,
-        };
-        let program = if self.iproute2_image.is_some() {
-            MOUNTED
-        } else {
-            HELPER_PATH
+        let (container, program) = match &self.iproute2_image {
+            Some(image) => {
+                let container = run.container(name, image)?.no_entrypoint();
+                (
+                    container.bind_read_only(program_in(self.dir.path()), MOUNTED),
+                    MOUNTED,
+                )
+            }
+            None => (run.container(name, &self.own)?, HELPER_PATH),
         };
         let container = container
             .command([&[program], Listener::ARGUMENTS.as_slice()].concat())
@@ -126,13 +124,18 @@ impl Images {
                 Err(Error::HelperSilent { name: name.to_owned() })
             }
         };
-        // It ends by itself, now that the connection is closed.
-        running.wait(LIMIT).await?;
-        running.remove().await?;
-        answer
+        if answer.is_ok() {
+            // It ends by itself, now that the connection is closed.
+            running.wait(LIMIT).await?;
+        }
+        let removed = running.remove().await;
+        let answer = answer?;
+        removed?;
+        Ok(answer)
     }
+}
 
-    fn program(&self) -> PathBuf {
-        self.dir.path().join("helper")
-    }
+/// Where the program lies for an image of the caller's.
+fn program_in(dir: &Path) -> PathBuf {
+    dir.join("helper")
 }

@@ -10,7 +10,7 @@ use alpy_docker::{Container, Error, Stream};
 use alpy_need::need;
 use futures_util::{StreamExt, stream};
 
-use crate::support::{SOON, scene};
+use crate::support::{SOON, docker, scene};
 
 #[tokio::test]
 async fn runs_to_the_end_and_collects_output_and_status() {
@@ -518,21 +518,8 @@ async fn limits_reach_the_engine() {
     .await;
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the oracle: the Docker CLI, waited for at once"
-)]
 fn inspect(id: &str, format: &str) -> String {
-    let output = std::process::Command::new("docker")
-        .args(["inspect", "--format", format, id])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
+    docker(&["inspect", "--format", format, id])
 }
 
 #[tokio::test]

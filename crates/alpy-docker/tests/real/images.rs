@@ -6,7 +6,7 @@ use std::io::Write;
 use alpy_docker::{Archive, Container, Error, Tar};
 use alpy_need::need;
 
-use crate::support::{Scene, busybox_root, scene};
+use crate::support::{Scene, busybox_root, docker, scene};
 
 /// Runs the test with a name for the image that it makes.
 async fn with_image(test: impl AsyncFnOnce(&Scene, &str)) {
@@ -90,30 +90,17 @@ async fn imports_of_one_name_at_once_leave_one_image() {
 }
 
 /// The ids of the images that lost the name, by the CLI's account.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the oracle: the Docker CLI, waited for at once"
-)]
 fn dangling(image: &str) -> String {
     let label = format!("label=alpy.tag={image}");
-    let output = std::process::Command::new("docker")
-        .args([
-            "image",
-            "ls",
-            "-q",
-            "--filter",
-            "dangling=true",
-            "--filter",
-            &label,
-        ])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
+    docker(&[
+        "image",
+        "ls",
+        "-q",
+        "--filter",
+        "dangling=true",
+        "--filter",
+        &label,
+    ])
 }
 
 #[tokio::test]

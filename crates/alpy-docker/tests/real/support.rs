@@ -97,3 +97,18 @@ pub(crate) async fn scene(test: impl AsyncFnOnce(&Scene)) {
         Err(panic) => resume_unwind(panic),
     }
 }
+
+/// What the Docker CLI, which knows nothing of alpy, prints.
+#[expect(clippy::disallowed_methods, reason = "an oracle, waited for at once")]
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("docker")
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
