@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -138,7 +139,10 @@ impl Keeper<'_> {
                     if self.clients.len() == 1 {
                         return Ok(());
                     }
-                    self.clients.remove(&client);
+                    if let Some(stream) = self.clients.remove(&client) {
+                        // Not only closed: the first client's is the standard input of this process too.
+                        let _ = stream.shutdown(Shutdown::Both);
+                    }
                 }
                 Ok(Event::Exited(pid)) => {
                     if self.engine == Some(pid) {
