@@ -85,4 +85,18 @@ pub enum Error {
     /// An earlier request on this session was dropped, or failed, half-way through its exchange.
     #[error("the session broke off in an earlier request")]
     Abandoned,
+    /// The guardian could not be started, or is gone.
+    #[error("cannot {action} the guardian, which removes what a killed process leaves")]
+    Guardian {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The guardian was told to end and did not.
+    #[error("the guardian did not end within {waited:?}")]
+    GuardianStays {
+        /// For how long it was waited.
+        waited: Duration,
+    },
 }

@@ -56,7 +56,8 @@
 //!
 //! Features, none on by default:
 //!
-//! - `embed`: `HELPER`, the executable's bytes, `image_tar` and `HELPER_HASH`, of which a container image and its tag are made.
+//! - `embed`: `HELPER`, the executable's bytes, `image_tar` and `HELPER_HASH`, of which a container image and its tag are made, and
+//!   `Guardian`, a process that removes what a killed one leaves.
 //!   The build script runs a second cargo for it and needs a static C library (part of `libc6-dev` on Debian).
 //!   `ALPY_NETNS_PREBUILT_HELPER=/path` in the build's environment gives it an executable built elsewhere.
 //! - `helper`: the module `helper` and the executable `alpy-netns-helper`, on rtnetlink.
@@ -80,16 +81,22 @@ mod mac;
 mod name;
 mod prefix;
 
+#[cfg(any(feature = "embed", feature = "helper"))]
+mod ward;
 mod wire;
 
 #[cfg(feature = "embed")]
 mod embedded;
+#[cfg(feature = "embed")]
+mod guardian;
 #[cfg(feature = "helper")]
 pub mod helper;
 
 #[cfg(feature = "embed")]
 pub use embedded::{HELPER, HELPER_HASH, HELPER_PATH, image_tar};
 pub use error::{Error, Result};
+#[cfg(feature = "embed")]
+pub use guardian::Guardian;
 pub use link_change::LinkChange;
 pub use listener::Listener;
 pub use mac::MacAddr;

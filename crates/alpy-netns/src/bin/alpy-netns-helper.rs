@@ -7,14 +7,16 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use alpy_netns::helper::{hold, serve};
+use alpy_netns::helper::{guard, hold, serve};
 
 const USAGE: &str = "usage: alpy-netns-helper serve SOCKET
        alpy-netns-helper hold
+       alpy-netns-helper guard TEST
        alpy-netns-helper --version
 
 serve connects to SOCKET and carries out requests until the other side closes
-hold  stays until standard input ends, and then ends the pid namespace that it is process 1 of";
+hold  stays until standard input ends, and then ends the pid namespace that it is process 1 of
+guard stays until standard input ends, and then removes what it was told there";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
@@ -38,6 +40,7 @@ fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
             serve(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
         }
         ["hold"] => hold()?,
+        ["guard", _] => guard()?,
         ["--version"] => println!("alpy-netns-helper {}", env!("CARGO_PKG_VERSION")),
         _ => return Err(USAGE.into()),
     }

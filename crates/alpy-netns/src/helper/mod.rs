@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the helper executable does; with the feature `helper`.
 //!
-//! Two jobs: [`serve`] works off requests, [`hold`] keeps a node's namespaces alive.
+//! Three jobs: [`serve`] works off requests, [`hold`] keeps a node's namespaces alive, [`guard`] removes what a process that was
+//! killed has left.
 
 mod act;
 mod carry_out;
+mod guard;
 mod hold;
 mod links;
 mod places;
@@ -12,5 +14,6 @@ mod serve;
 mod tap;
 mod undo;
 
+pub use guard::guard;
 pub use hold::hold;
 pub use serve::serve;

@@ -20,6 +20,16 @@ pub(super) struct Tap(OwnedFd);
 impl Tap {
     /// Creates a tap in the network namespace of the calling thread.
     pub(super) fn create(name: &InterfaceName) -> io::Result<Self> {
+        // Never somebody else's persistent tap of the same name.
+        Self::attach(name, libc::IFF_TUN_EXCL)
+    }
+
+    /// Opens a persistent tap, which only its owner may, and only one at a time.
+    pub(super) fn open(name: &InterfaceName) -> io::Result<Self> {
+        Self::attach(name, 0)
+    }
+
+    fn attach(name: &InterfaceName, flags: libc::c_int) -> io::Result<Self> {
         let device = File::options().read(true).write(true).open(DEVICE);
         let device = device.map_err(|error| io::Error::new(error.kind(), format!("{DEVICE}: {error}")))?;
         // SAFETY: all zeros is a valid ifreq.
@@ -28,8 +38,8 @@ impl Tap {
         for (to, from) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
             *to = from as libc::c_char;
         }
-        // Frames bare, and never somebody else's persistent tap of the same name.
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+        // Frames bare.
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | flags;
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: the descriptor is a tun device, and the request outlives the call.
         unsafe { tunsetiff(device.as_raw_fd(), &request) }?;

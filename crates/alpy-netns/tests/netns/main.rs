@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the first surprise ends a test")]
 
 mod configures;
+mod guards;
 mod holds;
 mod image;
 mod lab;
