@@ -2,7 +2,7 @@
 //! Every byte of a console, in and out, as it comes: to files, to tracing, and the newest to memory.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -151,7 +151,12 @@ struct Sink {
 
 impl Sink {
     fn create(path: PathBuf) -> Result<Self, Error> {
-        match File::create(&path) {
+        // Replaced, not written to: a symbolic link that somebody put there might lead elsewhere.
+        let replaced = match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => File::create_new(&path),
+        };
+        match replaced {
             Ok(file) => Ok(Self { path, file }),
             Err(source) => Err(Error::Transcript { path, source }),
         }

@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// The path of its socket.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.info.address.trim_start_matches("unix://").into()
     }
 

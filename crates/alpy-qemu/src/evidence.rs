@@ -53,7 +53,7 @@ pub(crate) fn wire_log(options: alpy_qmp::Options, folder: &Path) -> Result<alpy
 }
 
 /// Creates or empties a file of evidence. A symbolic link is not followed: whoever put it there might have it lead elsewhere.
-fn create(path: &Path) -> Result<File> {
+pub(crate) fn create(path: &Path) -> Result<File> {
     File::options()
         .write(true)
         .create(true)

@@ -148,10 +148,15 @@ impl Process {
     /// Cancel safe.
     pub(crate) async fn wait(&self) -> ExitStatus {
         let mut exit = self.exit.clone();
-        match exit.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(status)) => *status,
+        let status = exit
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|status| *status);
+        match status {
+            Some(status) => status,
             // The runtime that watched the process has ended, and nobody will ever tell.
-            _ => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

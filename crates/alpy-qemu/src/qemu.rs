@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use alpy_qmp::commands::Cont;
@@ -33,6 +34,8 @@ pub struct Qemu {
     process: Process,
     accelerator: Accelerator,
     captures: Vec<PathBuf>,
+    /// Somebody has told it to end.
+    told_to_end: AtomicBool,
     /// Those of the captures that had ended before QEMU was told to quit.
     incomplete: Option<Vec<PathBuf>>,
 }
@@ -54,10 +57,14 @@ impl Qemu {
         };
         let (qmp, qmp_far) = socket_pair()?;
         let (console, console_far) = socket_pair()?;
-        let captures = nics
+        let captures: Vec<_> = nics
             .iter()
             .filter_map(|nic| nic.capture_path().map(PathBuf::from))
             .collect();
+        // QEMU would follow a symbolic link.
+        captures
+            .iter()
+            .try_for_each(|path| evidence::create(path).map(drop))?;
         let mut arguments = [
             "-S",
             "-chardev",
@@ -99,6 +106,7 @@ impl Qemu {
             process,
             accelerator,
             captures,
+            told_to_end: AtomicBool::new(false),
             incomplete: None,
         })
     }
@@ -185,6 +193,7 @@ impl Qemu {
     /// not.
     pub async fn quit(&mut self, timeout: Duration) -> Result<()> {
         let begin = Instant::now();
+        self.told_to_end.store(true, Ordering::Relaxed);
         if self.incomplete.is_none() && self.process.exit_status().is_none() {
             self.incomplete = Some(self.closed_captures());
         }
@@ -211,7 +220,28 @@ impl Qemu {
 
     /// Sends SIGKILL, and does not wait.
     pub fn kill(&self) {
+        self.told_to_end.store(true, Ordering::Relaxed);
         self.process.kill();
+    }
+
+    /// Waits for an end that nobody has asked for: one that comes before [`quit`](Self::quit) and [`kill`](Self::kill), and is
+    /// no success either, as that of a QEMU that was told `quit` over QMP is. It is for ever if there is none.
+    ///
+    /// Cancel safe.
+    pub async fn unexpected_end(&self) -> Error {
+        let status = self.process.wait().await;
+        if status.success() || self.told_to_end.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        self.process.exited("unexpectedly", status)
+    }
+
+    /// Whether the process is stopped by a signal, such as SIGSTOP, and so answers nobody (proc(5), `/proc/<pid>/stat`).
+    pub fn is_stopped_by_signal(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // The state comes behind the name, which may hold anything.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, fields)| fields.starts_with('T'))
     }
 
     /// Waits until QEMU has ended, by whatever cause, and all its output is logged.

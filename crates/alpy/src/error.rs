@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::step::StepTimeout;
+
 /// The result of the facade's own operations.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -65,12 +67,26 @@ pub enum Error {
         /// Its name in the evidence.
         name: String,
     },
-    /// A file that only lives as long as a run cannot be made.
-    #[error("cannot make a temporary file")]
+    /// The process that would remove what this one leaves if it is killed.
+    #[error("no run without its guardian")]
+    Guardian(#[source] alpy_netns::Error),
+    /// A file that only lives as long as a run cannot be made, or not be removed.
+    #[error("temporary folder of the run")]
     Scratch(#[source] io::Error),
     /// The runtime or its signal handlers cannot be set up.
     #[error("cannot set up the asynchronous runtime")]
     Runtime(#[source] io::Error),
+    /// A node ended in the middle of a test.
+    #[error("node {index} is gone: {reason}")]
+    NodeGone {
+        /// Which link's node, from 0.
+        index: usize,
+        /// How it ended, and what it said.
+        reason: String,
+    },
+    /// A step took longer than it may.
+    #[error(transparent)]
+    StepTimeout(#[from] StepTimeout),
     /// From the container engine.
     #[error(transparent)]
     Docker(#[from] alpy_docker::Error),

@@ -55,6 +55,10 @@ impl Evidence {
                 source,
             };
             fs::create_dir_all(&dir).map_err(at)?;
+            if fs::symlink_metadata(&dir).map_err(at)?.is_symlink() {
+                let reason = "it is a symbolic link, which is not followed; remedy: remove it";
+                return Err(at(io::Error::other(reason)));
+            }
             if is_foreign(&dir).map_err(at)? {
                 let reason =
                     "it has files in it and is not an evidence directory; remedy: another name, or remove it";
@@ -89,7 +93,8 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
         .create(true)
         .truncate(false)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(path)?;
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{LOCK}: {error}")))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
@@ -106,11 +111,16 @@ fn empty(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         // Links are removed, never followed.
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false if entry.file_name() == LOCK => {}
-            false => fs::remove_file(entry.path())?,
-        }
+        let removed = match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path()),
+            false if entry.file_name() == LOCK => Ok(()),
+            false => fs::remove_file(entry.path()),
+        };
+        // The guardian of a killed run may be at it too.
+        removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
     }
     Ok(())
 }
@@ -167,6 +177,23 @@ mod tests {
             .collect();
         assert_eq!(left, [LOCK]);
         assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn is_not_led_elsewhere_by_a_link_in_its_place_or_in_that_of_its_lock() {
+        use std::os::unix::fs::symlink;
+        let base = tempfile::tempdir().unwrap();
+        let outside = base.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, base.path().join("t")).unwrap();
+        let error = Evidence::create_in(base.path(), "t").unwrap_err();
+        let reason = std::error::Error::source(&error).unwrap().to_string();
+        assert!(reason.contains("symbolic link"), "{reason}");
+        fs::create_dir(base.path().join("u")).unwrap();
+        symlink(outside.join("lock"), base.path().join("u").join(LOCK)).unwrap();
+        let error = Evidence::create_in(base.path(), "u").unwrap_err();
+        assert!(matches!(error, Error::Evidence { .. }), "{error}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 
     #[test]

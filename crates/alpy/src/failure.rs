@@ -27,6 +27,10 @@ pub(crate) struct Report {
     pub(crate) test: String,
     pub(crate) cause: Cause,
     pub(crate) step: Option<String>,
+    /// What was found out about the testbed when the test failed.
+    pub(crate) findings: Vec<String>,
+    /// Where the time of a test went that ran out of it.
+    pub(crate) times: Vec<String>,
     pub(crate) console: Vec<String>,
     pub(crate) events: Vec<String>,
     pub(crate) teardown: Vec<String>,
@@ -37,6 +41,8 @@ pub(crate) struct Report {
 pub(crate) enum Cause {
     SetUp(Error),
     Body(BoxError),
+    /// The machine or a node ended under the body.
+    Lost(Error),
     Panic(String),
     Deadline(Duration),
     Interrupt(Interrupt),
@@ -65,14 +71,15 @@ impl Failure {
 
 impl Report {
     pub(crate) fn new(cause: Cause) -> Box<Self> {
-        let (console, events, teardown) = (Vec::new(), Vec::new(), Vec::new());
         Box::new(Self {
             test: String::new(),
             cause,
             step: None,
-            console,
-            events,
-            teardown,
+            findings: Vec::new(),
+            times: Vec::new(),
+            console: Vec::new(),
+            events: Vec::new(),
+            teardown: Vec::new(),
             evidence: None,
         })
     }
@@ -108,6 +115,8 @@ impl fmt::Display for Failure {
         if let Some(step) = &self.0.step {
             write!(f, "\n  step: {step}")?;
         }
+        lines(f, "found out", &self.0.findings)?;
+        lines(f, "the time went to", &self.0.times)?;
         lines(f, "last lines of the console", &self.0.console)?;
         lines(f, "last events of QEMU", &self.0.events)?;
         lines(f, "in the teardown", &self.0.teardown)?;
@@ -121,7 +130,7 @@ impl fmt::Display for Failure {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetUp(error) => f.write_str(&chain(error)),
+            Self::SetUp(error) | Self::Lost(error) => f.write_str(&chain(error)),
             Self::Body(error) => f.write_str(&chain(error.as_ref())),
             Self::Panic(message) => write!(f, "it panicked: {message}"),
             Self::Deadline(limit) => write!(f, "it did not end within its deadline of {limit:?}"),

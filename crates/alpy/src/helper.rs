@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use alpy_docker::{Container, Engine};
 use alpy_netns::{Answer, HELPER, HELPER_HASH, HELPER_PATH, Listener, Request, image_tar};
-use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -26,7 +25,7 @@ pub(crate) struct Images {
     iproute2_image: Option<String>,
     own: String,
     /// The folder that the sockets of the helpers are in, and the program for an image of the caller's.
-    dir: TempDir,
+    dir: PathBuf,
 }
 
 /// Where a helper does its work.
@@ -44,20 +43,15 @@ impl Images {
         engine: &Engine,
         node_image: Option<String>,
         iproute2_image: Option<String>,
-        evidence: Option<&Path>,
+        dir: &Path,
     ) -> Result<Self> {
         let own = format!("alpy-netns-helper:{HELPER_HASH}");
         if node_image.is_none() || iproute2_image.is_none() {
             let import = async || engine.import_image(&own, image_tar(), &[]).await;
             engine.ensure_image(&own, import).await?;
         }
-        let mut dir = tempfile::Builder::new();
-        let dir = dir.prefix("alpy-");
-        // Among the evidence, what a killed test cannot remove is removed by the next run.
-        let dir = evidence.map_or_else(|| dir.tempdir(), |evidence| dir.tempdir_in(evidence));
-        let dir = dir.map_err(Error::Scratch)?;
         if iproute2_image.is_some() {
-            let program = program_in(dir.path());
+            let program = program_in(dir);
             fs::write(&program, HELPER).map_err(Error::Scratch)?;
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).map_err(Error::Scratch)?;
         }
@@ -65,7 +59,7 @@ impl Images {
             node_image,
             iproute2_image,
             own,
-            dir,
+            dir: dir.to_owned(),
         })
     }
 
@@ -90,14 +84,11 @@ impl Images {
             name: name.to_owned(),
             source,
         };
-        let listener = Listener::bind_in(self.dir.path()).map_err(at)?;
+        let listener = Listener::bind_in(&self.dir).map_err(at)?;
         let (container, program) = match &self.iproute2_image {
             Some(image) => {
                 let container = run.container(name, image)?.no_entrypoint();
-                (
-                    container.bind_read_only(program_in(self.dir.path()), MOUNTED),
-                    MOUNTED,
-                )
+                (container.bind_read_only(program_in(&self.dir), MOUNTED), MOUNTED)
             }
             None => (run.container(name, &self.own)?, HELPER_PATH),
         };

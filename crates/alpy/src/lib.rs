@@ -26,7 +26,7 @@
 //! - [`Testbed`]: start here. A machine and its links, made for a test and taken down whatever happens.
 //! - [`Link`]: what a link's node is set to. [`Node`]: the node itself, and the applications in it.
 //! - [`Skeleton`]: all the nodes without a machine, for those who run QEMU in their own way.
-//! - [`step!`](crate::step!): a step of a test, in the log and in errors.
+//! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
 //! - [`guide`]: the network design, how nodes are built, questions and answers.
@@ -68,11 +68,12 @@ pub use link::Link;
 pub use node::Node;
 pub use run::LABEL as RUN_LABEL;
 pub use skeleton::{NamedTaps, Skeleton, SkeletonBuilder};
+pub use step::StepTimeout;
 pub use testbed::{Testbed, TestbedBuilder};
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::step::run_step;
+    pub use crate::step::{run_step, within};
     pub use tracing;
 }
 

@@ -114,7 +114,7 @@ impl RunLog {
     pub(crate) fn create(test: &str, file: &Path) -> io::Result<Self> {
         let log = DebugLog {
             since: Instant::now(),
-            file: Mutex::new(File::create(file)?),
+            file: Mutex::new(File::create_new(file)?),
         };
         if !ROUTED.load(Ordering::Relaxed) {
             log.line("this process has a tracing subscriber without alpy::logging::EvidenceLayer: no log lines here");

@@ -2,6 +2,7 @@
 //! Nodes and the applications in them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Running};
 use alpy_netns::{Answer, LinkInfo, Request};
@@ -10,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::helper::Place;
 use crate::link::{Link, interface};
 use crate::run::Run;
+
+/// Longer than any test; whoever waits has a deadline.
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// A container that keeps the network namespace of a link alive.
 #[derive(Debug)]
@@ -84,6 +88,22 @@ impl Node {
         answer.links.pop().ok_or_else(|| Error::HelperSilent {
             name: format!("node{}-inspect", self.index),
         })
+    }
+
+    /// Waits for an end that nobody has asked for: before its removal a node does not end by itself. Cancel safe.
+    pub(crate) async fn lost(&self) -> Error {
+        let reason = match self.running.wait(FOREVER).await {
+            Ok(output) => format!(
+                "it ended with {}: {}",
+                output.status,
+                output.stderr_text().trim_end()
+            ),
+            Err(error) => error.to_string(),
+        };
+        Error::NodeGone {
+            index: self.index,
+            reason: reason.trim_end_matches(": ").to_owned(),
+        }
     }
 
     /// Has a one-off helper do something in the node's namespace.

@@ -2,14 +2,18 @@
 //! What the parts of one run share: its engine, its names, and where its containers' output goes.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::env;
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Stream};
+use alpy_netns::{Guardian, InterfaceName};
+use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::helper::Images;
@@ -19,6 +23,9 @@ pub const LABEL: &str = "alpy.run";
 
 /// How long a start or a removal in the background may take before a sweep.
 const SETTLE: Duration = Duration::from_secs(10);
+
+/// How long the guardian may take to end.
+const DISMISS: Duration = Duration::from_secs(10);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -32,11 +39,21 @@ pub(crate) struct Run {
     /// The folder for the containers' output, if it is kept.
     containers: Option<PathBuf>,
     names: Mutex<HashMap<String, u32>>,
+    // In the order of dropping: the guardian has nothing to do where there is no folder any more.
+    scratch: TempDir,
+    /// Removes what this process leaves if it is killed. `None` once all is removed.
+    guardian: Mutex<Option<Guardian>>,
 }
 
 impl Run {
-    /// A run with an id that no other run on this engine has.
-    pub(crate) fn new(engine: Engine, images: Images, test: &str, evidence: Option<&Path>) -> Result<Self> {
+    /// A run with an id that no other run on this engine has, and with the images that it needs.
+    pub(crate) async fn begin(
+        engine: Engine,
+        test: &str,
+        evidence: Option<&Path>,
+        node_image: Option<String>,
+        iproute2_image: Option<String>,
+    ) -> Result<Self> {
         let containers = evidence.map(|dir| dir.join("containers"));
         if let Some(dir) = &containers {
             fs::create_dir(dir).map_err(|source| Error::Evidence {
@@ -44,14 +61,26 @@ impl Run {
                 source,
             })?;
         }
-        // A process id may come again, in a container or after a reboot, while an engine still has the other's containers.
-        let random =
-            fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|source| Error::Evidence {
-                dir: "/proc/sys/kernel/random/uuid".into(),
-                source,
-            })?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{count}-{}", std::process::id(), &random[..8]);
+        let id = new_id()?;
+        let guardian = Guardian::start(test).map_err(Error::Guardian)?;
+        guardian
+            .containers(&engine.socket(), &format!("{LABEL}={id}"))
+            .map_err(Error::Guardian)?;
+        // Among the evidence, so that whatever happens the next run removes it.
+        let scratch = scratch(
+            &evidence.map_or_else(env::temp_dir, Path::to_owned),
+            &id,
+            &guardian,
+        )?;
+        let images = match Images::prepare(&engine, node_image, iproute2_image, scratch.path()).await {
+            Ok(images) => images,
+            Err(error) => {
+                drop(scratch);
+                // Nothing else is there yet, and whether it ends well matters less than why there is no run.
+                let _ = guardian.dismiss(DISMISS).await;
+                return Err(error);
+            }
+        };
         Ok(Self {
             engine,
             images,
@@ -59,6 +88,8 @@ impl Run {
             id,
             containers,
             names: Mutex::default(),
+            scratch,
+            guardian: Mutex::new(Some(guardian)),
         })
     }
 
@@ -92,6 +123,7 @@ impl Run {
         };
         let (stdout, stderr) = (create("stdout")?, create("stderr")?);
         let status = dir.join(format!("{name}.status"));
+        let write_status = move |end: String| File::create_new(&status)?.write_all(end.as_bytes());
         Ok(container
             .on_output(move |stream, bytes| {
                 let file = match stream {
@@ -105,11 +137,38 @@ impl Run {
                     "output",
                 );
             })
-            .on_end(move |end| report(fs::write(&status, format!("{end}\n")), "status")))
+            .on_end(move |end| report(write_status(format!("{end}\n")), "status")))
     }
 
-    /// Removes the containers of this run that are still there.
-    pub(crate) async fn sweep(&self) -> Result<()> {
+    /// Has the guardian remove a tap that is about to be made in the host's namespace.
+    pub(crate) fn guard_tap(&self, name: &InterfaceName) -> Result<()> {
+        let guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner);
+        guardian
+            .as_ref()
+            .map_or(Ok(()), |guardian| guardian.tap(name))
+            .map_err(Error::Guardian)
+    }
+
+    /// Removes the containers of this run that are still there, its folder, and then the guardian. Where a container cannot be
+    /// removed, the guardian goes on trying when the run is dropped.
+    pub(crate) async fn close(&self) -> Result<()> {
+        self.sweep().await?;
+        match fs::remove_dir_all(self.scratch.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::Scratch(error)),
+            _ => {}
+        }
+        let guardian = self
+            .guardian
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match guardian {
+            Some(guardian) => guardian.dismiss(DISMISS).await.map_err(Error::Guardian),
+            None => Ok(()),
+        }
+    }
+
+    async fn sweep(&self) -> Result<()> {
         // What a dropped future has asked for may be coming yet.
         if !self.engine.settled(SETTLE).await {
             tracing::debug!("containers are still being started or removed");
@@ -135,6 +194,30 @@ impl Run {
             format!("{name}.{count}")
         }
     }
+}
+
+fn new_id() -> Result<String> {
+    const RANDOM: &str = "/proc/sys/kernel/random/uuid";
+    // A process id may come again, in a container or after a reboot, while an engine still has the other's containers.
+    let random = fs::read_to_string(RANDOM).map_err(|source| Error::Evidence {
+        dir: RANDOM.into(),
+        source,
+    })?;
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Ok(format!("{}-{count}-{}", std::process::id(), &random[..8]))
+}
+
+/// A folder of this user's alone, which the guardian knows of before it is there.
+fn scratch(parent: &Path, id: &str, guardian: &Guardian) -> Result<TempDir> {
+    let name = format!("alpy-{id}");
+    guardian.folder(&parent.join(&name)).map_err(Error::Guardian)?;
+    let mut folder = tempfile::Builder::new();
+    folder
+        .prefix(&name)
+        .rand_bytes(0)
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(parent)
+        .map_err(Error::Scratch)
 }
 
 fn report(result: io::Result<()>, what: &str) {

@@ -4,17 +4,21 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alpy_docker::Engine;
 use alpy_netns::{Answer, InterfaceName, LinkChange, Namespace, Request};
 use futures_util::future::{join_all, try_join_all};
 
 use crate::error::{Error, Result};
-use crate::helper::{Images, Place};
+use crate::helper::Place;
 use crate::link::{Link, interface};
 use crate::node::Node;
 use crate::run::Run;
 use crate::step;
+
+/// How long a step may take where there is no test with a deadline.
+const STEP: Duration = Duration::from_secs(120);
 
 /// All the nodes of a test, without a machine: for those who run QEMU in their own way.
 ///
@@ -84,10 +88,10 @@ impl Skeleton {
     pub async fn close(self) -> Vec<Error> {
         let removed = join_all(self.nodes.into_iter().map(Node::remove)).await;
         // Applications with a process namespace of their own do not end with their node.
-        let swept = self.run.sweep().await;
+        let closed = self.run.close().await;
         removed
             .into_iter()
-            .chain([swept])
+            .chain([closed])
             .filter_map(Result::err)
             .collect()
     }
@@ -128,7 +132,7 @@ impl SkeletonBuilder {
     /// Not cancel safe: what was started is ended in the background.
     pub async fn start(self) -> Result<(Skeleton, Vec<OwnedFd>)> {
         let run = self.new_run(None).await?;
-        self.start_in(run).await
+        self.start_in(run, STEP).await
     }
 
     /// Starts the nodes, and creates a tap for each link in the host's namespace, which the caller's user may open by name:
@@ -137,7 +141,7 @@ impl SkeletonBuilder {
     /// # Errors
     /// As [`start`](Self::start), and with a rootless engine: its host namespace is not the one that QEMU runs in.
     ///
-    /// Not cancel safe: nodes that were started are ended in the background, taps may stay.
+    /// Not cancel safe: nodes that were started are ended, and taps removed, in the background.
     pub async fn start_with_named_taps(self) -> Result<NamedTaps> {
         let run = self.new_run(None).await?;
         if run.engine().info().rootless {
@@ -152,6 +156,7 @@ impl SkeletonBuilder {
             .map(|index| format!("a{random}{index}").parse())
             .collect();
         let names = names.map_err(|source| Error::Link { index: 0, source })?;
+        names.iter().try_for_each(|name| skeleton.run.guard_tap(name))?;
         let taps = |request: Request, name: &InterfaceName| request.persistent_tap(name.clone(), owner);
         let request = names.iter().fold(Request::new(), taps);
         skeleton.on_host("create-taps", &request).await?;
@@ -162,9 +167,10 @@ impl SkeletonBuilder {
         })
     }
 
-    /// Starts everything under the labels of a run.
-    pub(crate) async fn start_in(self, run: Arc<Run>) -> Result<(Skeleton, Vec<OwnedFd>)> {
-        let nodes = step!(target: "alpy::node", "Create nodes", start_nodes(&run, &self.links)).await?;
+    /// Starts everything under the labels of a run, each of the two steps within its limit.
+    pub(crate) async fn start_in(self, run: Arc<Run>, limit: Duration) -> Result<(Skeleton, Vec<OwnedFd>)> {
+        let nodes = start_nodes(&run, &self.links);
+        let nodes = step!(target: "alpy::node", within: limit, "Create nodes", nodes).await?;
         let create = self.links.iter().zip(&nodes).map(|(link, node)| async {
             let request = link.settings(node.index(), Request::new().tap(interface()))?;
             let mut answer = node.helper("create-tap", &request).await?;
@@ -175,7 +181,8 @@ impl SkeletonBuilder {
                     .expect("a session checks that each tap asked for has come"),
             )
         });
-        let taps = step!(target: "alpy::node", "Create tap interfaces", try_join_all(create)).await?;
+        let taps = try_join_all(create);
+        let taps = step!(target: "alpy::node", within: limit, "Create tap interfaces", taps).await?;
         Ok((Skeleton { nodes, run }, taps))
     }
 
@@ -196,8 +203,9 @@ impl SkeletonBuilder {
             None => Engine::connect().await?,
         };
         let (node, iproute2) = (self.node_image.clone(), self.iproute2_image.clone());
-        let images = Images::prepare(&engine, node, iproute2, evidence).await?;
-        Ok(Arc::new(Run::new(engine, images, &self.test, evidence)?))
+        Ok(Arc::new(
+            Run::begin(engine, &self.test, evidence, node, iproute2).await?,
+        ))
     }
 }
 
@@ -212,7 +220,7 @@ impl NamedTaps {
     /// # Errors
     /// A helper container cannot run, or a tap is gone. Taps that are not moved are deleted.
     ///
-    /// Not cancel safe: a tap may stay where it is.
+    /// Not cancel safe: nodes and taps are removed in the background.
     pub async fn attach(self) -> Result<Skeleton> {
         let moved = self.move_taps().await;
         if moved.is_err() {

@@ -2,9 +2,13 @@
 //! Steps: what a test is doing, in words.
 //!
 //! [`step!`](crate::step!) logs `text...`, runs a future, and logs `text... done` or `text... failed`. The testbed that runs
-//! the test remembers which step is under way, so that a failure or a time-out names it.
+//! the test remembers which step is under way, so that a failure or a time-out names it, and how long each one took.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 tokio::task_local! {
     static STEPS: Arc<Steps>;
@@ -12,18 +16,27 @@ tokio::task_local! {
 
 /// Logs `text...`, awaits the future, and logs `text... done` or `text... failed`; evaluates to the future's result.
 ///
-/// The lines carry the target of the calling module, or the one given first.
+/// The lines carry the target of the calling module, or the one given first. With `within:` the step has a part of the test's
+/// deadline for its own: past it the future is dropped and the step fails with [`StepTimeout`], which the future's error has to
+/// be made from (`From`), as alpy's own, `anyhow`'s and boxed ones are.
 ///
 /// Cancel safe as the future is; a step that is dropped in the middle logs `failed`.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), std::io::Error> {
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> alpy::TestResult {
+/// # use std::time::Duration;
 /// let sum = alpy::step!("Add two numbers", async { Ok::<_, std::io::Error>(1 + 1) }).await?;
 /// assert_eq!(sum, 2);
+/// let godot = std::future::pending::<alpy::TestResult>();
+/// let late = alpy::step!(within: Duration::from_millis(10), "Wait for Godot", godot).await;
+/// assert_eq!(late.unwrap_err().to_string(), "it did not end within 10ms");
 /// # Ok(()) }
 /// ```
 #[macro_export]
 macro_rules! step {
+    (target: $target:expr, within: $limit:expr, $text:expr, $future:expr $(,)?) => {
+        $crate::step!(target: $target, $text, $crate::__private::within($limit, $future))
+    };
     (target: $target:expr, $text:expr, $future:expr $(,)?) => {
         $crate::__private::run_step(
             ::std::string::String::from($text),
@@ -31,9 +44,21 @@ macro_rules! step {
             $future,
         )
     };
+    (within: $limit:expr, $text:expr, $future:expr $(,)?) => {
+        $crate::step!(target: module_path!(), within: $limit, $text, $future)
+    };
     ($text:expr, $future:expr $(,)?) => {
         $crate::step!(target: module_path!(), $text, $future)
     };
+}
+
+/// A step that was not at its end when its time was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it did not end within {after:?}")]
+#[non_exhaustive]
+pub struct StepTimeout {
+    /// The time it had.
+    pub after: Duration,
 }
 
 /// The steps of one test: those under way, outermost first, and where the first failure happened.
@@ -44,13 +69,25 @@ pub(crate) struct Steps(Mutex<State>);
 struct State {
     under_way: Vec<String>,
     failed: Option<String>,
+    /// The last of the outermost steps that ended, and how long each took.
+    spent: VecDeque<(String, Duration)>,
 }
+
+/// How many steps that ended are remembered.
+const REMEMBERED: usize = 30;
 
 impl Steps {
     /// The step that failed, else the one under way, as a path from the outermost to the innermost.
     pub(crate) fn where_it_is(&self) -> Option<String> {
         let state = self.lock();
         state.failed.clone().or_else(|| path(&state.under_way))
+    }
+
+    /// Where the time went: a line for each of the last steps that ended.
+    pub(crate) fn times(&self) -> Vec<String> {
+        let spent = &self.lock().spent;
+        let line = |(text, took): &(String, Duration)| format!("{:6.1} s  {text}", took.as_secs_f64());
+        spent.iter().map(line).collect()
     }
 
     /// Runs a future in which every step is one of these.
@@ -79,8 +116,20 @@ pub fn run_step<T, E>(
     }
 }
 
+/// What `within:` of [`step!`](crate::step!) expands to.
+pub async fn within<T, E: From<StepTimeout>>(
+    limit: Duration,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match timeout(limit, future).await {
+        Ok(result) => result,
+        Err(_) => Err(StepTimeout { after: limit }.into()),
+    }
+}
+
 struct Step<L: Fn(&str)> {
     text: String,
+    began: Instant,
     log: L,
     steps: Option<Arc<Steps>>,
     done: bool,
@@ -98,6 +147,7 @@ impl<L: Fn(&str)> Step<L> {
         }
         Self {
             text,
+            began: Instant::now(),
             log,
             steps,
             done: false,
@@ -115,6 +165,12 @@ impl<L: Fn(&str)> Drop for Step<L> {
             // Steps of concurrent futures need not end in the order they began.
             if let Some(at) = state.under_way.iter().rposition(|text| *text == self.text) {
                 state.under_way.remove(at);
+                if at == 0 {
+                    if state.spent.len() == REMEMBERED {
+                        state.spent.pop_front();
+                    }
+                    state.spent.push_back((self.text.clone(), self.began.elapsed()));
+                }
             }
         }
         (self.log)(&format!(
@@ -172,6 +228,22 @@ mod tests {
             .await;
         assert!(in_time.is_err());
         assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
+    }
+
+    #[tokio::test]
+    async fn a_step_with_a_time_of_its_own_fails_at_its_end_and_tells_where_the_time_went() {
+        let steps = Arc::new(Steps::default());
+        let limit = std::time::Duration::from_millis(20);
+        let waits_for_ever = std::future::pending::<Result<(), StepTimeout>>();
+        let result = steps
+            .scope(async {
+                crate::step!("Boot", async { Ok::<_, &str>(()) }).await.unwrap();
+                crate::step!(within: limit, "Wait", waits_for_ever).await
+            })
+            .await;
+        assert_eq!(result.unwrap_err().after, limit);
+        assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
+        assert_eq!(steps.times(), ["   0.0 s  Boot", "   0.0 s  Wait"]);
     }
 
     #[tokio::test]

@@ -13,7 +13,8 @@ use alpy_pcap::Capture;
 use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout_at};
+use futures_util::future::select_all;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, debug, error, info};
 
 use crate::error::{Error, Result};
@@ -26,10 +27,16 @@ use crate::run::Run;
 use crate::signals::Interrupts;
 use crate::skeleton::{Skeleton, SkeletonBuilder};
 use crate::step;
-use crate::step::Steps;
+use crate::step::{StepTimeout, Steps};
 
 /// How long each step of a teardown may take.
 const TEARDOWN_STEP: Duration = Duration::from_secs(10);
+
+/// How long all the nodes may take to be removed.
+const TEARDOWN_NODES: Duration = Duration::from_secs(30);
+
+/// How long the news may take that something has ended, behind the first effect of it.
+const NEWS: Duration = Duration::from_millis(300);
 
 /// How much of the console and of QEMU's events an error shows.
 const CONSOLE_LINES: usize = 30;
@@ -42,6 +49,7 @@ pub struct Testbed {
     qemu: Qemu,
     console: Console,
     evidence: Arc<Evidence>,
+    until: Instant,
 }
 
 /// A testbed to be; [`run`](Self::run) makes it, runs a test on it and takes it down.
@@ -117,6 +125,11 @@ impl Testbed {
         &self.evidence
     }
 
+    /// How much of the test's deadline is left.
+    pub fn time_left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
     /// The capture of a link, as far as it has come. Each frame is in it as soon as it has passed.
     ///
     /// # Errors
@@ -153,7 +166,12 @@ impl Testbed {
         Ok(())
     }
 
-    async fn create(builder: TestbedBuilder, run: Arc<Run>, evidence: Arc<Evidence>) -> Result<Self> {
+    async fn create(
+        builder: TestbedBuilder,
+        run: Arc<Run>,
+        evidence: Arc<Evidence>,
+        deadline: Deadline,
+    ) -> Result<Self> {
         let TestbedBuilder {
             machine,
             links,
@@ -161,7 +179,7 @@ impl Testbed {
             accelerator,
             ..
         } = builder;
-        let (skeleton, taps) = skeleton.start_in(run).await?;
+        let (skeleton, taps) = skeleton.start_in(run, deadline.share()).await?;
         let nic = |(index, (tap, link)): (usize, (_, &Link))| {
             Ok(Nic::new(alpy_qemu::Tap::Descriptor(tap))
                 .mac(link.nic_mac(index)?)
@@ -179,8 +197,8 @@ impl Testbed {
         };
         info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
         let options = Options::new().evidence(evidence.dir()).accelerator(accelerator);
-        let mut qemu =
-            step!(target: "alpy::qemu", "Start QEMU", Qemu::start(&machine, nics, options)).await?;
+        let start = async { Ok::<_, Error>(Qemu::start(&machine, nics, options).await?) };
+        let mut qemu = step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
         let connect = async {
             let stream = qemu.take_console().expect("nobody has taken it yet");
             Console::builder().transcript(evidence.dir()).start(stream)
@@ -191,7 +209,23 @@ impl Testbed {
             qemu,
             console,
             evidence,
+            until: deadline.until,
         })
+    }
+
+    /// Waits until the machine or a node ends that nobody has told to. Cancel safe.
+    async fn lost(&self) -> Error {
+        let machine = async { self.qemu.unexpected_end().await.into() };
+        let nodes = self.nodes().iter().map(|node| node.lost().boxed());
+        select_all([machine.boxed()].into_iter().chain(nodes)).await.0
+    }
+
+    /// What may be behind a failure of the test's body.
+    async fn look_around(&self) -> Vec<String> {
+        let lost = timeout(NEWS, self.lost()).await.ok().map(|error| chain(&error));
+        let stopped = self.qemu.is_stopped_by_signal();
+        let stopped = stopped.then(|| "QEMU is stopped by a signal".to_owned());
+        lost.into_iter().chain(stopped).collect()
     }
 
     /// Takes everything down, in reverse order, whatever fails on the way.
@@ -202,6 +236,7 @@ impl Testbed {
             mut qemu,
             console,
             evidence: _evidence,
+            until: _,
         } = self;
         if let Err(error) = step!(target: "alpy::qemu", "Quit QEMU", qemu.quit(TEARDOWN_STEP)).await {
             errors.push(format!("quit QEMU: {}", chain(&error)));
@@ -218,9 +253,15 @@ impl Testbed {
             )
         }));
         let removed = async {
-            match skeleton.close().await {
-                errors if errors.is_empty() => Ok(()),
-                errors => Err(errors),
+            match timeout(TEARDOWN_NODES, skeleton.close()).await {
+                Ok(errors) if errors.is_empty() => Ok(()),
+                Ok(errors) => Err(errors),
+                Err(_) => Err(vec![
+                    StepTimeout {
+                        after: TEARDOWN_NODES,
+                    }
+                    .into(),
+                ]),
             }
         };
         if let Err(all) = step!(target: "alpy::node", "Remove nodes", removed).await {
@@ -274,8 +315,9 @@ impl TestbedBuilder {
         self
     }
 
-    /// How long the test may take, from the first container to the end of its body: 5 minutes if not set. The teardown comes on top and
-    /// is bounded by itself.
+    /// How long the test may take, from the first container to the end of its body: 5 minutes if not set. A step of the set-up may
+    /// take half of it; a step of the body has what is left, or what [`step!`](crate::step!) gives it. The teardown comes on top
+    /// and is bounded by itself.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = limit;
         self
@@ -352,8 +394,10 @@ impl TestbedBuilder {
         };
         let mut limits = Limits {
             interrupts,
-            limit: self.deadline,
-            until: Instant::now() + self.deadline,
+            deadline: Deadline {
+                limit: self.deadline,
+                until: Instant::now() + self.deadline,
+            },
         };
         let mut report = match self.run_steps(body, &evidence, &steps, &mut limits).await {
             Ok(value) => {
@@ -363,6 +407,9 @@ impl TestbedBuilder {
             Err(report) => report,
         };
         report.step = steps.where_it_is();
+        if matches!(report.cause, Cause::Deadline(_)) {
+            report.times = steps.times();
+        }
         report.evidence = Some(evidence.dir().to_owned());
         let interrupted = matches!(report.cause, Cause::Interrupt(_));
         let failure = report.into_failure(&test);
@@ -387,14 +434,20 @@ impl TestbedBuilder {
     where
         E: Into<BoxError>,
     {
+        let deadline = limits.deadline;
         // Everything of this run has its label from the start, so that what a set-up leaves half-done is found.
-        let prepare = limits
-            .hold(Box::pin(self.skeleton.new_run(Some(evidence.dir()))))
-            .await;
+        let new_run = self.skeleton.new_run(Some(evidence.dir()));
+        let new_run = step!(target: "alpy::docker", within: deadline.share(), "Find the engine and the images", new_run);
+        let prepare = limits.hold(Box::pin(steps.scope(new_run))).await;
         let run = prepare
             .and_then(|run| run.map_err(Cause::SetUp))
             .map_err(Report::new)?;
-        let create = steps.scope(Testbed::create(self, Arc::clone(&run), Arc::clone(evidence)));
+        let create = steps.scope(Testbed::create(
+            self,
+            Arc::clone(&run),
+            Arc::clone(evidence),
+            deadline,
+        ));
         let bed = match limits
             .hold(Box::pin(create))
             .await
@@ -405,17 +458,25 @@ impl TestbedBuilder {
                 let mut report = Report::new(cause);
                 report
                     .teardown
-                    .extend(run.sweep().await.err().map(|error| chain(&error)));
+                    .extend(run.close().await.err().map(|error| chain(&error)));
                 return Err(report);
             }
         };
 
         info!(target: "alpy::testbed", "Enter test environment");
         let body = AssertUnwindSafe(steps.scope(Box::pin(body(&bed)))).catch_unwind();
+        let body = async {
+            tokio::select! {
+                biased;
+                result = body => Ok(result),
+                lost = bed.lost() => Err(lost),
+            }
+        };
         let result = match limits.hold(Box::pin(body)).await {
-            Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) => Err(Cause::Body(error.into())),
-            Ok(Err(panic)) => Err(Cause::panic(panic.as_ref())),
+            Ok(Ok(Ok(Ok(value)))) => Ok(value),
+            Ok(Ok(Ok(Err(error)))) => Err(Cause::Body(error.into())),
+            Ok(Ok(Err(panic))) => Err(Cause::panic(panic.as_ref())),
+            Ok(Err(lost)) => Err(Cause::Lost(lost)),
             Err(cause) => Err(cause),
         };
         info!(
@@ -425,6 +486,10 @@ impl TestbedBuilder {
         );
         let console = bed.console.tail(CONSOLE_LINES);
         let events = bed.qmp().recent_events(EVENTS);
+        let findings = match result {
+            Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
+            Err(_) => bed.look_around().await,
+        };
         let teardown = bed.tear_down().await;
         let cause = match result {
             Ok(value) if teardown.is_empty() => return Ok(value),
@@ -434,6 +499,7 @@ impl TestbedBuilder {
         let mut report = Report::new(cause);
         report.console = console.lines().map(str::to_owned).collect();
         report.events = events.iter().map(ToString::to_string).collect();
+        report.findings = findings;
         report.teardown = teardown;
         Err(report)
     }
@@ -442,15 +508,29 @@ impl TestbedBuilder {
 /// What a test may run against: its deadline, and a signal.
 struct Limits {
     interrupts: Interrupts,
+    deadline: Deadline,
+}
+
+#[derive(Clone, Copy)]
+struct Deadline {
     limit: Duration,
     until: Instant,
+}
+
+impl Deadline {
+    /// What a step of the set-up may take.
+    fn share(self) -> Duration {
+        self.limit / 2
+    }
 }
 
 impl Limits {
     async fn hold<F: Future>(&mut self, future: Pin<Box<F>>) -> std::result::Result<F::Output, Cause> {
         tokio::select! {
             signal = self.interrupts.next() => Err(Cause::Interrupt(signal)),
-            result = timeout_at(self.until, future) => result.map_err(|_| Cause::Deadline(self.limit)),
+            result = timeout_at(self.deadline.until, future) => {
+                result.map_err(|_| Cause::Deadline(self.deadline.limit))
+            }
         }
     }
 }
