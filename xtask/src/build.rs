@@ -51,6 +51,17 @@ pub fn rabbit_tests(names: &[String]) -> Result<Vec<Test>> {
     }
 }
 
+/// Builds the integration test of this name, which only one crate has.
+pub fn test(name: &str) -> Result<Executable> {
+    let mut command = no_run();
+    command.args(["--test", name]);
+    let mut built = executables(command, |line| eprint!("{line}"))?;
+    built.retain(|executable| executable.target.name == name);
+    built
+        .pop()
+        .with_context(|| format!("cargo has built no test {name}"))
+}
+
 /// Builds every test of the workspace. What Cargo says goes to `line`.
 pub fn all_tests(line: impl FnMut(&str)) -> Result<Vec<Executable>> {
     executables(no_run(), line)

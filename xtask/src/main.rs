@@ -16,6 +16,7 @@ mod process;
 mod rabbit_tests;
 mod runner;
 mod stop;
+mod storm;
 mod subids;
 mod table;
 mod test;
@@ -37,6 +38,7 @@ Tasks:
   rabbit-tests  Test rabbit, the sample appliance, for real
   test          Everything that must hold for a change: lints, documentation, all tests
   images        Build rabbit and the root file systems of the containers
+  storm         End tests at random moments, in many ways, and look whether anything stays
   with-engine   Run a command with an engine and the images at hand
 
 `cargo xtask <TASK> --help` says more.";
@@ -62,6 +64,7 @@ fn dispatch(mut arguments: Vec<String>) -> Result<ExitCode> {
         "rabbit-tests" => rabbit_tests::main(arguments),
         "test" => test::main(arguments),
         "images" => image_task::main(arguments),
+        "storm" => storm::main(arguments),
         "with-engine" => with_engine::main(arguments),
         engine::KEEPER => engine::keeper(&arguments),
         "-h" | "--help" | "help" => {

@@ -30,7 +30,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 
 /// The name of an image with a static BusyBox in it, which is imported if it is not there.
 pub(crate) async fn busybox(engine: &Engine) -> String {
-    let image = "alpy-test-busybox:1";
+    let image = "alpy-test-busybox:2";
     let program = std::fs::read(alpy_need::busybox_path().expect("it is needed")).expect("it is there");
     let make = async || {
         let root = Archive::new()
@@ -38,6 +38,7 @@ pub(crate) async fn busybox(engine: &Engine) -> String {
             .file("bin/busybox", 0o755, &program)?;
         let root = root
             .symlink("bin/cat", "busybox")?
+            .symlink("bin/sh", "busybox")?
             .symlink("bin/ip", "busybox")?
             .finish();
         engine.import_image(image, root, &["ENV PATH=/bin"]).await
