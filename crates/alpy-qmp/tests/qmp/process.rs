@@ -32,6 +32,12 @@ impl Process {
 
     /// QEMU with a client on a pair of sockets, of which it inherits one as its standard input.
     pub(crate) async fn qemu_on_pair(arguments: &[&str]) -> (Client, Self) {
+        let (client, _, process) = Self::qemu_with_meddler(arguments).await;
+        (client, process)
+    }
+
+    /// Likewise, and a second handle of the client's end, for bytes that the client would never send.
+    pub(crate) async fn qemu_with_meddler(arguments: &[&str]) -> (Client, UnixStream, Self) {
         let (ours, theirs) = pair();
         let monitor = [
             "-chardev",
@@ -40,7 +46,8 @@ impl Process {
             "chardev=qmp,mode=control",
         ];
         let process = Self::qemu(&[arguments, &monitor].concat(), theirs);
-        (attach(ours).await, process)
+        let meddler = ours.try_clone().expect("a second handle");
+        (attach(ours).await, meddler, process)
     }
 
     /// The storage daemon, likewise.
