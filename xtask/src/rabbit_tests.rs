@@ -86,11 +86,8 @@ fn run_workspace(workspace: &Workspace, request: &Request) -> Result<Vec<Outcome
 }
 
 fn run_bundle(bundle: &Bundle) -> Result<Vec<Outcome>> {
-    needs::ensure(&[needs::RABBIT_TESTS, &engine::programs()].concat())?;
-    subids::ensure()?;
-    tun::ensure(true)?;
     // Another engine that happens to answer would prove nothing about a rootless one.
-    let engine = Engine::private(&bundle.target())?;
+    let engine = ensure_private(needs::RABBIT_TESTS.to_vec(), &bundle.target())?;
     let surroundings = surroundings(bundle.folder(), &bundle.target(), &engine);
     let outcomes = runner::run(&bundle.tests()?, &surroundings)?;
     engine.release()?;
@@ -106,17 +103,27 @@ pub fn ensure(mut needed: Vec<needs::Need>, target: &Path) -> Result<Engine> {
             Ok(engine)
         }
         None => {
-            needed.extend(engine::programs());
-            needs::ensure(&needed)?;
-            let rootless = !nix::unistd::geteuid().is_root();
-            if rootless {
-                subids::ensure()?;
-            }
-            tun::ensure(rootless)?;
+            prepare_private(&mut needed)?;
             // The package of the engine may just have started one.
             Engine::ensure(target)
         }
     }
+}
+
+/// A private engine, even if another one answers, and before it what the task needs.
+pub fn ensure_private(mut needed: Vec<needs::Need>, target: &Path) -> Result<Engine> {
+    prepare_private(&mut needed)?;
+    Engine::private(target)
+}
+
+fn prepare_private(needed: &mut Vec<needs::Need>) -> Result<()> {
+    needed.extend(engine::programs());
+    needs::ensure(needed)?;
+    let rootless = !nix::unistd::geteuid().is_root();
+    if rootless {
+        subids::ensure()?;
+    }
+    tun::ensure(rootless)
 }
 
 /// Builds the images, or finds them built.

@@ -22,7 +22,7 @@ Usage: cargo xtask storm [--rounds N] [--seed N] [--end END] [--after MILLISECON
   --end     Always this one: sigkill, sigterm, sigint, panic, double-panic, abort or runner-timeout; in turn if not given
   --after   Always this long after the start of the test, or of its body for a panic; random if not given
 
-Nothing else should use the machine's container engine meanwhile.
+The engine is a private one that nothing else uses, unless DOCKER_HOST names another.
 
 Exit status: 0 if nothing stayed and nothing hung, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
@@ -53,10 +53,11 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         }
     }
     let workspace = Workspace::read()?;
-    let engine = rabbit_tests::ensure(
-        [needs::RABBIT_TESTS, needs::CRATE_TESTS].concat(),
-        &workspace.target,
-    )?;
+    let needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS].concat();
+    let engine = match std::env::var_os("DOCKER_HOST") {
+        Some(_) => rabbit_tests::ensure(needed, &workspace.target)?,
+        None => rabbit_tests::ensure_private(needed, &workspace.target.join("alpy-storm"))?,
+    };
     let executable = build::test(TEST.0)?;
     let surroundings = rabbit_tests::surroundings(&executable.folder, &workspace.target, &engine);
     let mut command = process::command(&executable.path);

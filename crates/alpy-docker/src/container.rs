@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::output::title;
 use crate::{Engine, ExitStatus, Output, Result, Running, Stream};
 
 /// A container to be.
@@ -323,6 +324,11 @@ impl Container {
     /// Not cancel safe: dropping the future removes the container in the background.
     pub async fn start(self, engine: &Engine) -> Result<Running> {
         Running::start(self, engine).await
+    }
+
+    /// What it is called in messages.
+    pub(crate) fn title(&self) -> String {
+        title(self.name.as_deref(), &self.image)
     }
 
     /// Entry point and command, as far as set, for messages.

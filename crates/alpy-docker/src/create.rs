@@ -19,7 +19,7 @@ use crate::{Container, Engine, Error, Result};
 pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
     check(spec)?;
     let Container { image, name, .. } = spec;
-    let step = format!("create a container of image {image}");
+    let step = format!("create {}", spec.title());
     let options = CreateContainerOptions {
         name: name.clone(),
         platform: String::new(),

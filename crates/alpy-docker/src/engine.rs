@@ -316,7 +316,7 @@ pub(crate) fn translate(step: &str, error: bollard::errors::Error) -> Error {
 }
 
 /// An error's text with that of its sources, each once: hyper's own says no more than "client error".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::output::title;
 use crate::{Attempt, Failure};
 
 /// The result of this crate's calls.
@@ -122,8 +123,10 @@ pub enum Error {
     },
 
     /// The container was created and cannot start. It is removed again.
-    #[error("a container of image {image:?} cannot start {argv:?}: {reason}")]
+    #[error("{} cannot start {argv:?}: {reason}", title(.name.as_deref(), image))]
     StartFailed {
+        /// The container's name, if the caller gave it one.
+        name: Option<String>,
         /// The image's name.
         image: String,
         /// Entry point and command, as far as the caller set them.

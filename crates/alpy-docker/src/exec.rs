@@ -59,6 +59,7 @@ pub(crate) async fn exec(
         reason: "the engine does not know its exit code".to_owned(),
     })?;
     Ok(Output {
+        name: None,
         image: image.to_owned(),
         argv,
         status: ExitStatus::new(code),

@@ -23,6 +23,8 @@ pub enum Stream {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Output {
+    /// The container's name, if the caller gave it one.
+    pub name: Option<String>,
     /// The image's name.
     pub image: String,
     /// Entry point and command, as far as the caller set them.
@@ -81,6 +83,7 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Output {
+            name,
             image,
             argv,
             status,
@@ -89,10 +92,19 @@ impl fmt::Display for Failure {
         } = &self.output;
         write!(
             f,
-            "{argv:?} in a container of image {image:?} ended with {status}"
+            "{argv:?} in {} ended with {status}",
+            title(name.as_deref(), image)
         )?;
         f.write_str(&tail("stdout", stdout))?;
         f.write_str(&tail("stderr", stderr))
+    }
+}
+
+/// What a container is called in messages.
+pub(crate) fn title(name: Option<&str>, image: &str) -> String {
+    match name {
+        Some(name) => format!("container {name} of image {image}"),
+        None => format!("a container of image {image}"),
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::create::{Guard, create};
 use crate::exec::exec;
-use crate::output::tail;
+use crate::output::{tail, title};
 use crate::watch::{EVENTS, Events, Life, Watch};
 use crate::{Archive, Container, Engine, Error, ExitStatus, Failure, Output, Result};
 
@@ -34,6 +34,7 @@ const OUTPUT_LIMIT: Duration = Duration::from_secs(3);
 /// Dropping it removes the container without waiting for that: the safety net. The proper end is [`remove`](Self::remove).
 pub struct Running {
     engine: Engine,
+    name: Option<String>,
     image: String,
     argv: Vec<String>,
     auto_remove: bool,
@@ -48,7 +49,7 @@ type Stdin = Pin<Box<dyn AsyncWrite + Send>>;
 pub(crate) async fn run(spec: Container, engine: &Engine) -> Result<Output> {
     let limit = spec.time_limit;
     let deadline = Instant::now() + limit;
-    let step = format!("start {:?} in a container of image {}", spec.argv(), spec.image);
+    let step = format!("start {:?} in {}", spec.argv(), spec.title());
     let running = match timeout_at(deadline, Running::start(spec, engine)).await {
         Ok(running) => running?,
         Err(_) => return Err(Error::Timeout { step, after: limit }),
@@ -84,6 +85,7 @@ impl Running {
             Ok((watch, stdin)) => Ok(Self {
                 engine: engine.clone(),
                 argv: spec.argv(),
+                name: spec.name,
                 image: spec.image,
                 auto_remove: spec.auto_remove,
                 stdin: Mutex::new(stdin),
@@ -105,7 +107,7 @@ impl Running {
         engine: &Engine,
         id: &str,
     ) -> Result<(Watch, Option<Stdin>)> {
-        let step = |what: &str| format!("{what} a container of image {}", spec.image);
+        let step = |what: &str| format!("{what} {}", spec.title());
         if let Some(files) = files {
             upload(engine, id, "/", files, &step("copy files into")).await?;
         }
@@ -127,6 +129,7 @@ impl Running {
             Ok(()) => {}
             Err(Error::Refused { reason, .. }) => {
                 return Err(Error::StartFailed {
+                    name: spec.name.clone(),
                     image: spec.image.clone(),
                     argv: spec.argv(),
                     reason,
@@ -351,8 +354,9 @@ impl Running {
 
     async fn ended(&self, deadline: Instant, limit: Duration) -> Result<Output> {
         let step = format!(
-            "wait for the end of {:?} in a container of image {}",
-            self.argv, self.image
+            "wait for the end of {:?} in {}",
+            self.argv,
+            title(self.name.as_deref(), &self.image)
         );
         self.until(deadline, limit, &step, |life| life.ended.is_some())
             .await?;
@@ -410,6 +414,7 @@ impl Running {
     fn output(&self, status: ExitStatus) -> Output {
         let log = self.watch.log();
         Output {
+            name: self.name.clone(),
             image: self.image.clone(),
             argv: self.argv.clone(),
             status,

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tracing::Instrument;
 
 use crate::container::Listeners;
-use crate::engine::translate;
+use crate::engine::chain;
 use crate::{ExitStatus, Stream};
 
 /// The events that tell a container's life. All of a container's events that are not here, such as those of commands run in
@@ -115,7 +115,7 @@ impl Watcher {
     fn happened(&self, event: Option<Result<EventMessage, EngineError>>) -> Result<(), String> {
         let event = match event {
             Some(Ok(event)) => event,
-            Some(Err(error)) => return Err(translate("watch a container", error).to_string()),
+            Some(Err(error)) => return Err(chain(&error)),
             None => return Err("the engine ended the stream of events".to_owned()),
         };
         match event.action.as_deref() {

@@ -256,7 +256,7 @@ async fn a_container_that_cannot_start_is_removed() {
         .to_string();
     assert_eq!(
         error,
-        r#"a container of image "i" cannot start ["a", "b c"]: no space left on device"#
+        r#"a container of image i cannot start ["a", "b c"]: no space left on device"#
     );
     timeout(Duration::from_secs(10), removed.notified())
         .await

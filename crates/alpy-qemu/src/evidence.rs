@@ -58,7 +58,8 @@ pub(crate) fn create(path: &Path) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(true)
-        .custom_flags(libc::O_NOFOLLOW)
+        // A pipe that nobody reads is an error then, instead of a wait.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .map_err(|source| Error::Evidence {
             path: path.to_owned(),

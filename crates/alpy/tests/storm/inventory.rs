@@ -192,7 +192,7 @@ fn sockets(scope: &Scope, things: &mut BTreeSet<String>) {
 fn folders(scope: &Scope, things: &mut BTreeSet<String>) {
     walk(&scope.evidence, &mut |path, kind| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if kind.is_dir() && name.starts_with("alpy-") {
+        if kind.is_dir() && is_of_a_run(&name) {
             things.insert(format!("folder {}", path.display()));
         }
     });
@@ -201,11 +201,19 @@ fn folders(scope: &Scope, things: &mut BTreeSet<String>) {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
             // QEMU's own temporary files begin so.
-            if name.starts_with("alpy-") || name.starts_with("vl.") || name.contains(&scope.name) {
+            if is_of_a_run(&name) || name.starts_with("vl.") || name.contains(&scope.name) {
                 things.insert(format!("folder {}", path.display()));
             }
         }
     }
+}
+
+/// `alpy-<process>-<count>-<random>`.
+fn is_of_a_run(name: &str) -> bool {
+    let mut parts = name.split('-');
+    parts.next() == Some("alpy")
+        && parts.clone().count() == 3
+        && parts.take(2).all(|part| part.parse::<u32>().is_ok())
 }
 
 fn walk(folder: &Path, visit: &mut impl FnMut(&Path, fs::FileType)) {

@@ -52,7 +52,7 @@ pub(crate) fn all(scope: &Scope, engine: &Engine, image: &str) -> Vec<Plant> {
         Plant::Mount(folder("mount")),
         Plant::Socket(folder("socket")),
         Plant::Folder(folder("alpy-1-2-3")),
-        Plant::Folder(std::env::temp_dir().join(format!("alpy-{}-planted", std::process::id()))),
+        Plant::Folder(std::env::temp_dir().join(format!("alpy-{}-0-planted", std::process::id()))),
     ]
 }
 
