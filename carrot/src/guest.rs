@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use alpy::console::RemoteShell;
+use alpy::console::{Console, RemoteShell};
 use alpy::{Testbed, step};
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 /// How long the system may take from the CPU's start to the login prompt. A busy machine without KVM takes its time.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -15,14 +15,16 @@ const POWEROFF_LIMIT: Duration = Duration::from_secs(60);
 
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a kernel says when it gives up, and then says no more.
+const PANIC: &str = "Kernel panic";
+
 /// Waits for the login prompt and logs in as root, who has no password.
+///
+/// # Errors
+/// There is no prompt in time, or the kernel panics: that is an error at once.
 pub async fn login(bed: &Testbed) -> Result<RemoteShell> {
     let console = bed.console();
-    step!(
-        "Wait for the system to boot",
-        console.expect("rabbit login: ", BOOT_LIMIT)
-    )
-    .await?;
+    step!("Wait for the system to boot", boot(console)).await?;
     let login = async {
         console.send_line("root").await?;
         RemoteShell::builder(console.clone(), "rabbit# ")
@@ -32,6 +34,15 @@ pub async fn login(bed: &Testbed) -> Result<RemoteShell> {
             .await
     };
     Ok(step!("Login to the system", login).await?)
+}
+
+async fn boot(console: &Console) -> Result<()> {
+    let seen = console.expect_any(["rabbit login: ", PANIC], BOOT_LIMIT).await?;
+    if seen.index == 1 {
+        let why = console.read_line(STEP_LIMIT).await?;
+        bail!("the guest's kernel has given up: {PANIC}{why}");
+    }
+    Ok(())
 }
 
 /// Types a script in and runs it.

@@ -174,8 +174,11 @@ async fn a_node_that_is_killed_ends_the_test_at_once() {
     let failure = failure(bed("node-killed"), async |bed| {
         bed.start_cpu().await?;
         killed = Some(Instant::now());
-        bed.engine().remove(bed.node(1).id()).await?;
-        step!("Wait for Godot", std::future::pending::<TestResult>()).await
+        step!("Wait for Godot", async {
+            bed.engine().remove(bed.node(1).id()).await?;
+            std::future::pending::<TestResult>().await
+        })
+        .await
     })
     .await;
     assert!(killed.unwrap().elapsed() < Duration::from_secs(10));

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Faults of a guest that boots, and of the disk that its captures go to.
+#![expect(clippy::unwrap_used, reason = "what a test relies on")]
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use alpy::{Link, TestResult, Testbed};
+use alpy_need::need;
+use carrot::iperf3;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+#[tokio::test]
+async fn a_kernel_that_panics_is_an_error_at_once() {
+    need!(docker, qemu);
+    let mut began = None;
+    let failure = Testbed::builder("kernel-panic")
+        .machine(
+            rabbit::machine()
+                .unwrap()
+                .append("console=ttyS0 quiet rdinit=/no/such/program"),
+        )
+        .link(Link::new())
+        .run(async |bed| -> TestResult {
+            began = Some(Instant::now());
+            bed.start_cpu().await?;
+            carrot::login(bed).await?;
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    // Half of the time that a boot may take.
+    assert!(began.unwrap().elapsed() < Duration::from_secs(30));
+    let text = failure.to_string();
+    println!("{text}");
+    for part in [
+        "the guest's kernel has given up: Kernel panic - not syncing",
+        "step: Wait for the system to boot",
+        "last lines of the console",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_fails_the_test_and_names_the_capture() {
+    need!(docker, qemu);
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can mount a small file system where the engine sees it too. That QEMU's error is noticed is tested for
+        // everybody in alpy-qemu.
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let small = Small::mount(folder.path());
+    let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["a_child_whose_body_passes", "--exact", "--ignored", "--nocapture"])
+        .env("ALPY_EVIDENCE", folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(120), command.output());
+    let output = output.await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    println!("{text}");
+    assert_eq!(output.status.code(), Some(101), "{text}");
+    assert!(text.contains("its body passed, its teardown did not"), "{text}");
+    let capture = folder.path().join("disk-full/link0.pcap");
+    let incomplete = format!("capture {} is not complete", capture.display());
+    assert!(text.contains(&incomplete), "no {incomplete:?} in {text}");
+    drop(small);
+}
+
+#[tokio::test]
+#[ignore = "the child that another test starts"]
+async fn a_child_whose_body_passes() {
+    Testbed::builder("disk-full")
+        .machine(rabbit::machine().unwrap())
+        .link(Link::new().address("192.168.0.1/24"))
+        .link(Link::new().address("192.168.0.2/24"))
+        .run(async |bed| -> anyhow::Result<()> {
+            bed.start_cpu().await?;
+            let mut shell = carrot::login(bed).await?;
+            let bridge = include_str!("bridge");
+            carrot::configure(&mut shell, "bridge", bridge).await?;
+            let server = iperf3::serve(bed.node(1)).await?;
+            iperf3::measure(bed.node(0), "192.168.0.2", iperf3::Load::TcpBytes(4_000_000)).await?;
+            server.stop().await
+        })
+        .await
+        .unwrap();
+}
+
+/// A file system of 2 MiB, until it is dropped.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mount(folder: &'a Path) -> Self {
+        mount(
+            Some("none"),
+            folder,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("size=2m"),
+        )
+        .unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        umount2(self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
