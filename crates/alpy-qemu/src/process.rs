@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 use crate::evidence::Copies;
 use crate::output::Output;
 
+/// How long the system may take to run the program's file, which may lie on a disk that is far away.
+const START: Duration = Duration::from_secs(30);
+
 /// What to start.
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
@@ -64,7 +67,11 @@ impl Process {
                 what: "start a thread for QEMU",
                 source,
             })?;
-        let started = match starting.await {
+        let starting = timeout(START, starting).await.map_err(|_| Error::Timeout {
+            what: "start",
+            after: START,
+        })?;
+        let started = match starting {
             Ok(Ok(started)) => started,
             // The system's error does not tell: it is EACCES where PATH has a folder that this user may not enter.
             Ok(Err(_)) if find(&program).is_none() => return Err(Error::ProgramMissing { program }),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -66,14 +67,25 @@ impl Events {
         Self { client, next: since }
     }
 
-    /// The next event. Waits as long as the connection stands; put a `tokio::time::timeout` around it for less.
+    /// Waits for the next event.
     ///
     /// Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Lagged`] once when the history has lost events before they were read here; the next call goes on with the
-    /// oldest that is left. [`Error::Disconnected`] when all events were read and no more can come.
-    pub async fn next(&mut self) -> Result<Arc<Event>> {
+    /// [`Error::EventTimeout`]. [`Error::Lagged`] once when the history has lost events before they were read here; the next call
+    /// goes on with the oldest that is left. [`Error::Disconnected`] when all events were read and no more can come.
+    pub async fn next(&mut self, within: Duration) -> Result<Arc<Event>> {
+        match timeout(within, self.any()).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::EventTimeout {
+                wanted: NEXT.to_owned(),
+                after: within,
+                last_events: self.client.last_events_text(),
+            }),
+        }
+    }
+
+    async fn any(&mut self) -> Result<Arc<Event>> {
         let shared = self.client.shared();
         loop {
             let change = shared.changed.notified();
@@ -90,7 +102,7 @@ impl Events {
                 }
                 if let Some(reason) = &state.closed {
                     return Err(Error::Disconnected {
-                        wanted: "the next event".to_owned(),
+                        wanted: NEXT.to_owned(),
                         source: reason.clone(),
                     });
                 }
@@ -99,6 +111,9 @@ impl Events {
         }
     }
 }
+
+/// What errors say was waited for.
+const NEXT: &str = "the next event";
 
 /// The server's timestamp as a time. QEMU gives -1 where it does not know.
 pub(crate) fn time(seconds: i64, microseconds: i64) -> Option<SystemTime> {

@@ -3,7 +3,6 @@
 use alpy_qmp::commands::Stop;
 use alpy_qmp::{Error, Options, Position};
 use serde_json::json;
-use tokio::time::timeout;
 
 use crate::fake::{Fake, LONG, SHORT};
 
@@ -73,9 +72,9 @@ async fn the_end_ends_every_wait() {
         tokio::task::yield_now().await;
         drop(fake);
     };
-    let (waited, next, ()) = tokio::join!(wait, timeout(LONG, events.next()), end);
+    let (waited, next, ()) = tokio::join!(wait, events.next(LONG), end);
     assert!(matches!(waited, Err(Error::Disconnected { .. })), "{waited:?}");
-    assert!(matches!(next, Ok(Err(Error::Disconnected { .. }))), "{next:?}");
+    assert!(matches!(next, Err(Error::Disconnected { .. })), "{next:?}");
     assert!(client.disconnected().is_some());
 }
 
@@ -88,10 +87,17 @@ async fn a_sequence_gives_each_event_once_and_then_the_end() {
     }
     drop(fake);
     for number in 0..100 {
-        assert_eq!(events.next().await.expect("an event").data["n"], number);
+        assert_eq!(events.next(LONG).await.expect("an event").data["n"], number);
     }
-    let end = events.next().await.expect_err("no more");
+    let end = events.next(LONG).await.expect_err("no more");
     assert!(matches!(end, Error::Disconnected { .. }), "{end}");
+}
+
+#[tokio::test]
+async fn a_sequence_without_an_event_does_not_wait_for_ever() {
+    let (client, _fake) = Fake::pair(Options::new()).await;
+    let late = client.events(Position::START).next(SHORT).await;
+    assert!(matches!(late, Err(Error::EventTimeout { .. })), "{late:?}");
 }
 
 #[tokio::test]
@@ -107,9 +113,9 @@ async fn what_came_too_fast_is_reported() {
         .await
         .expect("kept");
 
-    let lag = events.next().await.expect_err("the first are gone");
+    let lag = events.next(LONG).await.expect_err("the first are gone");
     assert!(matches!(lag, Error::Lagged { missed: 6 }), "{lag}");
-    assert_eq!(events.next().await.expect("an event").data["n"], 6);
+    assert_eq!(events.next(LONG).await.expect("an event").data["n"], 6);
 
     let lag = client
         .wait_for("F", Position::START, LONG)
