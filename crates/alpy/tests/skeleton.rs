@@ -5,11 +5,13 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use alpy::docker::Engine;
 use alpy::{Error, Link, Skeleton};
 use alpy_need::need;
-use support::{busybox, containers_of};
+use serde_json::json;
+use support::{ask, busybox, containers_of, eventually};
 
 #[tokio::test]
 async fn each_node_has_its_tap_with_the_settings_of_the_link() {
@@ -126,6 +128,74 @@ async fn nodes_and_applications_have_no_capability_and_can_gain_none() {
         }
     }
     assert_eq!(skeleton.close().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_helper_may_do_network_settings_in_its_node_and_nothing_else() {
+    need!(docker);
+    let builder = Skeleton::builder("helper-rights").link(Link::new());
+    let (skeleton, _taps) = builder.start().await.unwrap();
+    let node = &skeleton.nodes()[0];
+    let socket = skeleton.engine().socket();
+    // It is there for a tenth of a second.
+    let looking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(2));
+        loop {
+            tick.tick().await;
+            let others = containers_of(skeleton.engine(), skeleton.run_id()).await;
+            for helper in others.iter().filter(|id| *id != node.id()) {
+                let seen = ask(&socket, &format!("/containers/{helper}/json"));
+                if !seen.is_null() {
+                    return seen;
+                }
+            }
+        }
+    };
+    let (interface, helper) = tokio::join!(node.interface(), looking);
+    interface.unwrap();
+    let rights = &helper["HostConfig"];
+    assert_eq!(rights["CapAdd"], json!(["NET_ADMIN"]));
+    assert_eq!(rights["CapDrop"], json!(["ALL"]));
+    assert_eq!(rights["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!(
+        (&rights["ReadonlyRootfs"], &rights["Privileged"]),
+        (&json!(true), &json!(false))
+    );
+    let devices = rights["Devices"].as_array().unwrap();
+    assert_eq!(
+        (devices.len(), &devices[0]["PathOnHost"]),
+        (1, &json!("/dev/net/tun"))
+    );
+    let of_node = json!(format!("container:{}", node.id()));
+    assert_eq!((&rights["NetworkMode"], &rights["PidMode"]), (&of_node, &of_node));
+    // The socket's folder, and no other part of the host.
+    let mounts = helper["Mounts"].as_array().unwrap();
+    assert_eq!(
+        (mounts.len(), &mounts[0]["Destination"]),
+        (1, &json!("/run/alpy"))
+    );
+    assert_eq!(skeleton.close().await.len(), 0);
+}
+
+#[tokio::test]
+async fn taps_by_name_that_are_dropped_are_removed_by_the_guardian() {
+    need!(docker);
+    let engine = Engine::connect().await.unwrap();
+    let builder = Skeleton::builder("dropped")
+        .engine(engine.clone())
+        .link(Link::new());
+    let pending = match builder.start_with_named_taps().await {
+        Ok(pending) => pending,
+        Err(Error::NamedTapsRootless) if engine.info().rootless => return,
+        Err(error) => panic!("{error}"),
+    };
+    let name = pending.names().next().unwrap().to_owned();
+    assert!(std::fs::exists(format!("/sys/class/net/{name}")).unwrap());
+    drop(pending);
+    eventually("the tap is gone", async || {
+        !std::fs::exists(format!("/sys/class/net/{name}")).unwrap()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use alpy::docker::Engine;
@@ -48,6 +49,9 @@ async fn a_test_that_passes_leaves_its_evidence_and_nothing_else() {
     need!(docker, qemu);
     let body = async |bed: &Testbed| -> TestResult<_> {
         bed.start_cpu().await?;
+        // What is there only meanwhile is this user's alone.
+        let scratch = bed.evidence().file(format!("alpy-{}", bed.run_id()));
+        assert_eq!(fs::metadata(scratch)?.permissions().mode() & 0o777, 0o700);
         Ok((Traces::of(bed), bed.evidence().dir().to_owned()))
     };
     let (traces, dir) = bed("passes").run(body).await.unwrap();
@@ -66,6 +70,12 @@ async fn a_test_that_passes_leaves_its_evidence_and_nothing_else() {
         fs::read_to_string(dir.join("containers/node0-create-tap.status")).unwrap(),
         "exit code 0\n"
     );
+    let folders = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_dir());
+    let folders: Vec<_> = folders.map(|entry| entry.file_name()).collect();
+    assert_eq!(folders, ["containers"]);
     let log = fs::read_to_string(dir.join("debug.log")).unwrap();
     assert!(
         log.contains("Create nodes... done") && log.contains("Test passed"),

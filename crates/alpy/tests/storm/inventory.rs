@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::io::{Read, Write};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+use crate::support::ask;
 
 /// What belongs to the tests that are looked at, by name and by place.
 pub(crate) struct Scope {
@@ -60,13 +60,8 @@ impl Scope {
         let _ = fs::remove_dir_all(&self.evidence);
     }
 
-    /// A question to the engine, in HTTP 1.0.
     fn ask(&self, path: &str) -> Value {
-        let mut engine = UnixStream::connect(&self.socket).unwrap();
-        write!(engine, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        engine.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        ask(&self.socket, path)
     }
 
     /// Whether a text names something of the tests or of the engine.

@@ -2,10 +2,27 @@
 //! What the tests of testbeds and skeletons share: an engine to look into from outside.
 #![allow(dead_code, reason = "each test executable uses a part of this")]
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use alpy::RUN_LABEL;
 use alpy::docker::{Archive, Engine};
+use serde_json::Value;
+
+/// A question to the engine without alpy in between, in HTTP 1.0; null if it refuses.
+pub(crate) fn ask(socket: &Path, path: &str) -> Value {
+    let mut engine = UnixStream::connect(socket).expect("the engine accepts");
+    write!(engine, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").expect("the engine reads");
+    let mut answer = String::new();
+    engine.read_to_string(&mut answer).expect("the engine answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    if head.split(' ').nth(1) != Some("200") {
+        return Value::Null;
+    }
+    serde_json::from_str(body).expect("the engine speaks JSON")
+}
 
 /// Containers of an ended test that the engine still knows.
 pub(crate) async fn containers_of(engine: &Engine, run: &str) -> Vec<String> {
