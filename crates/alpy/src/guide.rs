@@ -12,3 +12,6 @@ pub mod faq {}
 
 #[doc = include_str!("guide/rights.md")]
 pub mod rights {}
+
+#[doc = include_str!("guide/endings.md")]
+pub mod endings {}

@@ -29,7 +29,7 @@
 //! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
-//! - [`guide`]: the network design, how nodes are built, questions and answers.
+//! - [`guide`]: the network design, how nodes are built, how a test ends, questions and answers.
 //!
 //! The parts, each a crate that is useful alone:
 //!
