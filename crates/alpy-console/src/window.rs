@@ -42,6 +42,14 @@ impl Window {
 
     /// Appends what came; the oldest bytes fall out where it gets too much.
     pub(crate) fn push(&mut self, chunk: &[u8]) {
+        let (lost, chunk) = chunk.split_at(chunk.len().saturating_sub(self.limit));
+        if !lost.is_empty() {
+            // Nothing else would be left in the end, and the limit would not bound what is held until then.
+            let unread = self.unread().len();
+            self.skip(unread);
+            self.position += lost.len() as u64;
+            self.dropped += (unread + lost.len()) as u64;
+        }
         self.reclaim();
         let needed = self.bytes.len() + chunk.len();
         if needed > self.bytes.capacity() {
@@ -104,6 +112,19 @@ mod tests {
                 window.take(window.unread().len() / 2);
             }
             assert!(window.bytes.capacity() <= 3000, "{}", window.bytes.capacity());
+        }
+    }
+
+    #[test]
+    fn a_chunk_larger_than_the_limit_takes_no_more_memory_than_that() {
+        for limit in [0, 1, 10] {
+            let mut window = Window::new(limit);
+            window.push(b"seen");
+            window.push(&[b'x'; 64 << 10]);
+            assert_eq!(window.unread(), vec![b'x'; limit]);
+            assert_eq!(window.dropped(), (4 + (64 << 10) - limit) as u64);
+            assert_eq!(window.position(), window.dropped());
+            assert!(window.bytes.capacity() <= 3 * limit, "{}", window.bytes.capacity());
         }
     }
 }
