@@ -50,6 +50,10 @@ mod shared;
 mod transcript;
 mod window;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use rexpect;
 
 pub use builder::Builder;
