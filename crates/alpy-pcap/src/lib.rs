@@ -53,6 +53,10 @@ mod layers;
 mod packet;
 mod reader;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use capture::{Capture, Packets};
 pub use error::Error;
 pub use frame::Frame;

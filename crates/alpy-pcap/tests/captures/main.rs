@@ -5,6 +5,5 @@ mod asking;
 mod build;
 mod decoding;
 mod growing;
-mod mutating;
 mod reading;
 mod tcpdump;
