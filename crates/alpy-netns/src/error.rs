@@ -39,7 +39,7 @@ pub enum Error {
     /// A request that cannot be right, whatever the state of the system.
     #[error("step {step} of the request ({operation}): {reason}")]
     Request {
-        /// The step, counted from 1.
+        /// The step, counted from 1; 0 is the namespace of the whole request.
         step: usize,
         /// The step in words, with its values.
         operation: String,

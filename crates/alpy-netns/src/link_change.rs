@@ -100,12 +100,7 @@ impl LinkChange {
                 "a link that moves forgets that it is without IPv6 link-local; ask for it there".to_owned(),
             );
         }
-        match self.namespace {
-            Some(Namespace::Pid(pid)) if i32::try_from(pid).is_err() || pid == 0 => {
-                Some(format!("{pid} is no process"))
-            }
-            _ => None,
-        }
+        self.namespace.as_ref().and_then(Namespace::fault)
     }
 }
 

@@ -161,8 +161,16 @@ impl Request {
     ///
     /// # Errors
     /// [`Error::Request`], which names the step and the value: an MTU that no tap can have, a route whose destination has bits
-    /// after its prefix or whose gateway is of the other IP version, a step after a deletion, more taps than can be passed.
+    /// after its prefix or whose gateway is of the other IP version, a step after a deletion, more taps than can be passed, a
+    /// namespace of no process or with a path that is not UTF-8. The namespace of the whole request counts as step 0.
     pub fn check(&self) -> Result<()> {
+        if let Some(reason) = self.namespace.as_ref().and_then(Namespace::fault) {
+            return Err(Error::Request {
+                step: 0,
+                operation: "enter the namespace".to_owned(),
+                reason,
+            });
+        }
         let mut taps = 0;
         let mut deleting = false;
         for (index, operation) in self.operations.iter().enumerate() {
@@ -206,6 +214,20 @@ impl Request {
     }
 }
 
+impl Namespace {
+    pub(crate) fn fault(&self) -> Option<String> {
+        match self {
+            Self::Path(path) if path.to_str().is_none() => {
+                Some(format!("the path {path:?} is not UTF-8, as a request is"))
+            }
+            Self::Pid(pid) if i32::try_from(*pid).is_err() || *pid == 0 => {
+                Some(format!("{pid} is no process"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -238,6 +260,9 @@ impl fmt::Display for Operation {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     fn name(name: &str) -> InterfaceName {
@@ -285,6 +310,7 @@ mod tests {
     #[test]
     fn what_can_never_be_right_is_refused_with_its_step_and_value() {
         let eth0 = name("eth0");
+        let no_text = || Namespace::Path(OsStr::from_bytes(b"/run/\xff").into());
         let change = || LinkChange::of(name("eth0"));
         let many =
             (0..=Request::MAX_TAPS).fold(Request::new(), |request, n| request.tap(name(&format!("t{n}"))));
@@ -300,6 +326,17 @@ mod tests {
                 Request::new().link(change().namespace(Namespace::Pid(u32::MAX))),
                 1,
                 "4294967295 is no process",
+            ),
+            (Request::new().namespace(Namespace::Pid(0)), 0, "0 is no process"),
+            (
+                Request::new().namespace(no_text()),
+                0,
+                r#""/run/\xFF" is not UTF-8"#,
+            ),
+            (
+                Request::new().link(change().namespace(no_text())),
+                1,
+                r#""/run/\xFF" is not UTF-8"#,
             ),
             (
                 Request::new().link(change().namespace(Namespace::Pid(1)).without_ipv6_link_local()),
