@@ -40,6 +40,10 @@ impl<'a> Message<'a> {
             reason,
             line: shorten(&String::from_utf8_lossy(&line[..line.len().min(1000)])),
         };
+        // serde takes the members of a struct without their names too, in an array.
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(malformed("no JSON object".to_owned()));
+        }
         let any: Any<'_> = serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
         match any {
             Any {
@@ -316,6 +320,8 @@ mod tests {
             "",
             "{",
             "[]",
+            "[null]",
+            r#"[null,{},null,null,null,null,1]"#,
             "7",
             "{}",
             r#"{"id":1}"#,
