@@ -85,6 +85,10 @@ mod prefix;
 mod ward;
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "embed")]
 mod embedded;
 #[cfg(feature = "embed")]
