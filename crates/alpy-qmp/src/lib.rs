@@ -62,6 +62,10 @@ mod session;
 mod transport;
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use client::Client;
 pub use command::Command;
 pub use connect::Listener;

@@ -138,8 +138,8 @@ pub(crate) struct LineBuffer {
 }
 
 impl LineBuffer {
-    const CHUNK: usize = 64 << 10;
-    const LARGE_CHUNK: usize = 1 << 20;
+    pub(crate) const CHUNK: usize = 64 << 10;
+    pub(crate) const LARGE_CHUNK: usize = 1 << 20;
 
     pub(crate) fn new(limit: usize) -> Self {
         Self {
@@ -201,6 +201,12 @@ impl LineBuffer {
                 return Ok(Some(self.room[line].trim_ascii_end()));
             }
         }
+    }
+
+    /// The bytes that there is room for, used or not.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn room(&self) -> usize {
+        self.room.len()
     }
 
     /// What has no line end yet.

@@ -149,32 +149,6 @@ async fn nonsense_ends_the_connection_for_all() {
 }
 
 #[tokio::test]
-async fn mutilated_sessions_end() {
-    let text = transcript();
-    let mut random = 1_u64;
-    let mut next = move |bound: usize| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as usize % bound
-    };
-    for _ in 0..500 {
-        let mut text = text.clone();
-        for _ in 0..=next(4) {
-            let at = next(text.len());
-            match next(3) {
-                0 => text[at] = next(256) as u8,
-                1 => _ = text.remove(at),
-                _ => text.insert(at, b"{}[]\",:\n\\\0"[next(10)]),
-            }
-        }
-        let split = next(text.len());
-        // Any result will do, as long as there is one.
-        _ = session(&[&text[..split], &text[split..]]).await;
-    }
-}
-
-#[tokio::test]
 async fn a_line_without_end_is_an_error_not_a_full_memory() {
     let (client, mut fake) = Fake::pair(Options::new().max_line_bytes(1 << 20)).await;
     let server = async {
