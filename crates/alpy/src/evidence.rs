@@ -104,7 +104,8 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
 
 /// Whether there is something in a directory that no run has put there. It would be a pity to remove it.
 fn is_foreign(dir: &Path) -> io::Result<bool> {
-    Ok(!dir.join(LOCK).exists() && fs::read_dir(dir)?.next().is_some())
+    // In this order: a run that begins at this moment makes its lock before anything else.
+    Ok(fs::read_dir(dir)?.next().is_some() && !dir.join(LOCK).exists())
 }
 
 fn empty(dir: &Path) -> io::Result<()> {
@@ -158,6 +159,28 @@ mod tests {
             Evidence::create_in(base.path(), "t").unwrap().dir(),
             base.path().join("t")
         );
+    }
+
+    #[test]
+    fn runs_that_begin_in_the_same_moment_do_not_take_each_other_for_strangers() {
+        const MANY: usize = 8;
+        for _ in 0..200 {
+            let base = tempfile::tempdir().unwrap();
+            let begin = std::sync::Barrier::new(MANY);
+            let run = || {
+                begin.wait();
+                Evidence::create_in(base.path(), "t").unwrap()
+            };
+            let dirs = std::thread::scope(|scope| {
+                let runs: Vec<_> = (0..MANY).map(|_| scope.spawn(run)).collect();
+                // All are held until all are there.
+                let runs: Vec<_> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+                runs.iter()
+                    .map(|run| run.dir().to_owned())
+                    .collect::<std::collections::HashSet<_>>()
+            });
+            assert_eq!(dirs.len(), MANY);
+        }
     }
 
     #[test]
