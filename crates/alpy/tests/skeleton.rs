@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use alpy::docker::Engine;
-use alpy::{Error, Link, Skeleton};
+use alpy::{Error, Link, NamedTaps, Skeleton};
 use alpy_need::need;
 use serde_json::json;
 use support::{ask, busybox, containers_of, eventually};
@@ -205,11 +205,8 @@ async fn a_tap_by_name_waits_in_the_host_and_moves_to_its_node() {
     let builder = Skeleton::builder("named")
         .engine(engine.clone())
         .link(Link::new().address("192.0.2.1/24"));
-    let pending = match builder.start_with_named_taps().await {
-        Ok(pending) => pending,
-        // The host's namespace of a rootless engine is another one than ours.
-        Err(Error::NamedTapsRootless) if engine.info().rootless => return,
-        Err(error) => panic!("{error}"),
+    let Some(pending) = unless_rootless(&engine, builder.start_with_named_taps().await) else {
+        return;
     };
     let name = pending.names().next().unwrap().to_owned();
     let in_host = || std::fs::exists(format!("/sys/class/net/{name}")).unwrap();
@@ -221,6 +218,16 @@ async fn a_tap_by_name_waits_in_the_host_and_moves_to_its_node() {
     assert_eq!(skeleton.close().await.len(), 0);
 }
 
+/// Taps by name are refused with a rootless engine, whose host namespace is another one than ours, and work with any other.
+fn unless_rootless(engine: &Engine, started: alpy::Result<NamedTaps>) -> Option<NamedTaps> {
+    if engine.info().rootless {
+        let refused = started.err();
+        assert!(matches!(refused, Some(Error::NamedTapsRootless)), "{refused:?}");
+        return None;
+    }
+    Some(started.expect("taps by name"))
+}
+
 #[tokio::test]
 async fn taps_by_name_that_are_not_attached_are_deleted() {
     need!(docker);
@@ -229,10 +236,8 @@ async fn taps_by_name_that_are_not_attached_are_deleted() {
         .engine(engine.clone())
         .link(Link::new())
         .link(Link::new());
-    let pending = match builder.start_with_named_taps().await {
-        Ok(pending) => pending,
-        Err(Error::NamedTapsRootless) if engine.info().rootless => return,
-        Err(error) => panic!("{error}"),
+    let Some(pending) = unless_rootless(&engine, builder.start_with_named_taps().await) else {
+        return;
     };
     let names: Vec<_> = pending.names().map(str::to_owned).collect();
     assert_eq!(pending.close().await.len(), 0);
