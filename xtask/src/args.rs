@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The little of argument parsing that the tasks need.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -51,11 +50,6 @@ impl Args {
             .ok_or_else(|| self.error(&format!("{option} needs a value")))
     }
 
-    /// The value as a path.
-    pub fn path(&mut self, option: &str) -> Result<PathBuf> {
-        self.value(option).map(PathBuf::from)
-    }
-
     /// All that is left, as it is.
     pub fn rest(self) -> Vec<String> {
         self.rest.collect()
@@ -88,11 +82,11 @@ mod tests {
 
     #[test]
     fn takes_a_value_after_a_blank_or_an_equals_sign() {
-        let mut args = args(&["--bundle", "a", "--bundle=b", "name"]);
-        assert_eq!(args.next().unwrap().unwrap(), "--bundle");
-        assert_eq!(args.value("--bundle").unwrap(), "a");
-        assert_eq!(args.next().unwrap().unwrap(), "--bundle");
-        assert_eq!(args.value("--bundle").unwrap(), "b");
+        let mut args = args(&["--base", "a", "--base=b", "name"]);
+        assert_eq!(args.next().unwrap().unwrap(), "--base");
+        assert_eq!(args.value("--base").unwrap(), "a");
+        assert_eq!(args.next().unwrap().unwrap(), "--base");
+        assert_eq!(args.value("--base").unwrap(), "b");
         assert_eq!(args.next().unwrap().unwrap(), "name");
         assert_eq!(args.next().unwrap(), None);
     }
@@ -109,13 +103,10 @@ mod tests {
                 .starts_with("unexpected value: x\n")
         );
 
-        let mut missing = args(&["--bundle"]);
+        let mut missing = args(&["--base"]);
         missing.next().unwrap();
-        let error = missing.value("--bundle").unwrap_err();
-        assert!(
-            error.to_string().starts_with("--bundle needs a value\n"),
-            "{error}"
-        );
+        let error = missing.value("--base").unwrap_err();
+        assert!(error.to_string().starts_with("--base needs a value\n"), "{error}");
         assert_eq!(error.downcast_ref::<stop::Stop>().unwrap().status, 2);
     }
 }

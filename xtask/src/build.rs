@@ -11,16 +11,6 @@ use crate::process::{self, Kind, Stream};
 use crate::runner::Test;
 use crate::workspace::{Target, cargo};
 
-/// A test executable of any crate.
-pub struct Executable {
-    /// What it is made from.
-    pub target: Target,
-    /// The folder of its crate.
-    pub folder: PathBuf,
-    /// The file.
-    pub path: PathBuf,
-}
-
 /// A line of Cargo's about one target.
 #[derive(Deserialize)]
 struct Artifact {
@@ -41,7 +31,8 @@ pub fn rabbit_tests(names: &[String]) -> Result<Vec<Test>> {
     for name in names {
         command.args(["--test", name]);
     }
-    let tests = as_rabbit_tests(executables(command, |line| eprint!("{line}"))?);
+    let tests = tests(command, |line| eprint!("{line}"))?;
+    let tests: Vec<Test> = tests.into_iter().filter(|test| test.rabbit).collect();
     match names
         .iter()
         .find(|&name| tests.iter().all(|test| test.name != *name))
@@ -51,35 +42,19 @@ pub fn rabbit_tests(names: &[String]) -> Result<Vec<Test>> {
     }
 }
 
-/// Builds the integration test of this name, which only one crate has.
-pub fn test(name: &str) -> Result<Executable> {
+/// Builds one integration test of a crate.
+pub fn test(of: &str, target: &str) -> Result<Test> {
     let mut command = no_run();
-    command.args(["--test", name]);
-    let mut built = executables(command, |line| eprint!("{line}"))?;
-    built.retain(|executable| executable.target.name == name);
-    built
-        .pop()
-        .with_context(|| format!("cargo has built no test {name}"))
+    command.args(["--test", target]);
+    let name = format!("{of}/{target}");
+    let built = tests(command, |line| eprint!("{line}"))?;
+    let found = built.into_iter().find(|test| test.name == name);
+    found.with_context(|| format!("cargo has built no test {name}"))
 }
 
 /// Builds every test of the workspace. What Cargo says goes to `line`.
-pub fn all_tests(line: impl FnMut(&str)) -> Result<Vec<Executable>> {
-    executables(no_run(), line)
-}
-
-/// The rabbit tests among the executables, in alphabetical order.
-pub fn as_rabbit_tests(executables: Vec<Executable>) -> Vec<Test> {
-    let rabbit = executables
-        .into_iter()
-        .filter(|executable| executable.target.is_rabbit_test());
-    let mut tests: Vec<Test> = rabbit
-        .map(|executable| Test {
-            name: executable.target.name,
-            executable: executable.path,
-        })
-        .collect();
-    tests.sort_by(|a, b| a.name.cmp(&b.name));
-    tests
+pub fn all_tests(line: impl FnMut(&str)) -> Result<Vec<Test>> {
+    tests(no_run(), line)
 }
 
 /// Always for the whole workspace: its crates together ask for other features of their dependencies than one alone
@@ -95,12 +70,13 @@ fn no_run() -> Command {
     command
 }
 
-fn executables(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Executable>> {
+/// The executables that Cargo builds: those of the crates, then the rabbit tests, each in alphabetical order.
+fn tests(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Test>> {
     let mut found = Vec::new();
     let mut unreadable = Ok(());
     let ended = process::follow(command, Kind::Group, None, |stream, text| match stream {
-        Stream::Out => match executable_in(text) {
-            Ok(executable) => found.extend(executable),
+        Stream::Out => match test_in(text) {
+            Ok(test) => found.extend(test),
             Err(error) => unreadable = Err(error),
         },
         Stream::Err => line(text),
@@ -108,10 +84,11 @@ fn executables(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Execu
     if !ended.status.success() {
         bail!("the tests do not build");
     }
+    found.sort_by(|a: &Test, b| (a.rabbit, &a.name).cmp(&(b.rabbit, &b.name)));
     unreadable.map(|()| found)
 }
 
-fn executable_in(line: &str) -> Result<Option<Executable>> {
+fn test_in(line: &str) -> Result<Option<Test>> {
     // Cargo's lines are JSON objects; a test harness or a build script may print others.
     if !line.contains(r#""reason":"compiler-artifact""#) {
         return Ok(None);
@@ -123,11 +100,18 @@ fn executable_in(line: &str) -> Result<Option<Executable>> {
         .parent()
         .context("a manifest is in a folder")?
         .to_owned();
+    let rabbit = artifact.target.is_rabbit_test();
+    let target = artifact.target.name;
+    let name = match folder.file_name() {
+        Some(of) if !rabbit => format!("{}/{target}", of.to_string_lossy()),
+        _ => target,
+    };
     let executable = artifact.executable.filter(|_| artifact.profile.test);
-    Ok(executable.map(|path| Executable {
-        target: artifact.target,
+    Ok(executable.map(|executable| Test {
+        name,
+        rabbit,
+        executable,
         folder,
-        path,
     }))
 }
 
@@ -144,21 +128,22 @@ mod tests {
                 "profile":{{"test":{test}}},"executable":{executable},"fresh":true}}"#
             )
         };
-        let found = executable_in(&line(true, r#""/t/rate_limit-1""#))
-            .unwrap()
-            .unwrap();
+        let found = test_in(&line(true, r#""/t/rate_limit-1""#)).unwrap().unwrap();
         assert_eq!(
-            (found.folder, found.path),
+            (found.folder, found.executable),
             (PathBuf::from("/s/rabbit"), PathBuf::from("/t/rate_limit-1"))
         );
-        assert!(found.target.is_rabbit_test());
-        assert!(executable_in(&line(false, r#""/t/helper""#)).unwrap().is_none());
-        assert!(executable_in(&line(true, "null")).unwrap().is_none());
+        assert_eq!((found.rabbit, found.name.as_str()), (true, "rate-limit"));
+        let of_a_crate = line(true, r#""/t/rate_limit-1""#).replace("main.rs", "other.rs");
+        let found = test_in(&of_a_crate).unwrap().unwrap();
+        assert_eq!((found.rabbit, found.name.as_str()), (false, "rabbit/rate-limit"));
+        assert!(test_in(&line(false, r#""/t/helper""#)).unwrap().is_none());
+        assert!(test_in(&line(true, "null")).unwrap().is_none());
         assert!(
-            executable_in(r#"{"reason":"build-finished","success":true}"#)
+            test_in(r#"{"reason":"build-finished","success":true}"#)
                 .unwrap()
                 .is_none()
         );
-        assert!(executable_in(r#"{"reason":"compiler-artifact"}"#).is_err());
+        assert!(test_in(r#"{"reason":"compiler-artifact"}"#).is_err());
     }
 }

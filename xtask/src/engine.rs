@@ -12,9 +12,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::needs::Need;
-pub use discover::discover;
+pub use discover::{at, discover};
 pub use keeper::{KEEPER, main as keeper};
 use lease::Lease;
+pub use lease::remove_leftovers;
 
 /// An engine that answers.
 pub struct Engine {
@@ -37,7 +38,16 @@ impl Engine {
 
     /// A private engine, even if another one answers.
     pub fn private(target: &Path) -> Result<Self> {
-        let (host, lease) = lease::join(&target.join("alpy/engine"))?;
+        Self::join(&target.join("alpy/engine"), None)
+    }
+
+    /// A private engine of root's with its data in this folder, and with a socket that this group may use.
+    pub fn for_group(folder: &Path, group: &str) -> Result<Self> {
+        Self::join(folder, Some(group))
+    }
+
+    fn join(folder: &Path, group: Option<&str>) -> Result<Self> {
+        let (host, lease) = lease::join(folder, group)?;
         Ok(Self {
             host,
             rootless: !nix::unistd::geteuid().is_root(),

@@ -21,7 +21,7 @@ mod subids;
 mod table;
 mod test;
 mod tun;
-mod unprivileged;
+mod users;
 mod with_engine;
 mod workspace;
 
@@ -66,6 +66,7 @@ fn dispatch(mut arguments: Vec<String>) -> Result<ExitCode> {
         "images" => image_task::main(arguments),
         "storm" => storm::main(arguments),
         "with-engine" => with_engine::main(arguments),
+        users::BUNDLE_TESTS => users::bundle_tests(&arguments),
         engine::KEEPER => engine::keeper(&arguments),
         "-h" | "--help" | "help" => {
             println!("{HELP}");

@@ -31,11 +31,13 @@ pub const CRATE_TESTS: &[Need] = &[
     ("unshare", "util-linux"),
 ];
 
-/// For a user to be made, as root, who runs the rabbit tests again.
-pub const UNPRIVILEGED: &[Need] = &[
+/// For users to be made, as root, who run the tests again.
+pub const USERS: &[Need] = &[
     ("useradd", "passwd"),
     ("usermod", "passwd"),
     ("userdel", "passwd"),
+    ("groupadd", "passwd"),
+    ("groupdel", "passwd"),
 ];
 
 /// Installs what is missing, or ends with the command that does.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `cargo xtask rabbit-tests`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 use crate::args::Args;
 use crate::engine::{self, Engine};
 use crate::images::{self, Base, Manifest, Options};
-use crate::runner::{self, Outcome, Surroundings};
-use crate::unprivileged::Bundle;
+use crate::runner::{self, Environment, Outcome};
 use crate::workspace::Workspace;
 use crate::{build, image_task, needs, stop, subids, tun};
 
@@ -30,8 +29,6 @@ struct Request {
     names: Vec<String>,
     list: bool,
     base: Base,
-    /// Not for people: run what [`crate::unprivileged`] has put together, and write down how it went.
-    bundle: Option<PathBuf>,
 }
 
 /// Runs rabbit tests.
@@ -42,28 +39,17 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         match argument.as_str() {
             "--list" => request.list = true,
             "--base" => request.base = image_task::base_of(&mut args)?,
-            "--bundle" => request.bundle = Some(args.path("--bundle")?),
             "-h" | "--help" => return Ok(args.help()),
             name if !name.starts_with('-') => request.names.push(name.to_owned()),
             other => return Err(args.unknown(other)),
         }
     }
-    let outcomes = match &request.bundle {
-        Some(folder) => {
-            let bundle = Bundle::at(folder);
-            let outcomes = run_bundle(&bundle)?;
-            bundle.write_outcomes(&outcomes)?;
-            outcomes
-        }
-        None => {
-            let workspace = Workspace::read()?;
-            if request.list {
-                workspace.rabbit_tests.iter().for_each(|name| println!("{name}"));
-                return Ok(ExitCode::SUCCESS);
-            }
-            run_workspace(&workspace, &request)?
-        }
-    };
+    let workspace = Workspace::read()?;
+    if request.list {
+        workspace.rabbit_tests.iter().for_each(|name| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcomes = run(&workspace, &request)?;
     print!("\n{}", runner::table(&outcomes));
     Ok(if runner::all_passed(&outcomes) {
         ExitCode::SUCCESS
@@ -72,24 +58,14 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     })
 }
 
-fn run_workspace(workspace: &Workspace, request: &Request) -> Result<Vec<Outcome>> {
+fn run(workspace: &Workspace, request: &Request) -> Result<Vec<Outcome>> {
     let names = chosen(&request.names, &workspace.rabbit_tests)?;
     let mut needed = needs::RABBIT_TESTS.to_vec();
     needed.extend(images::PROGRAMS);
     let engine = ensure(needed, &workspace.target)?;
     build_images(workspace, request.base)?;
     let tests = build::rabbit_tests(&names)?;
-    let surroundings = surroundings(&workspace.root.join("rabbit"), &workspace.target, &engine);
-    let outcomes = runner::run(&tests, &surroundings)?;
-    engine.release()?;
-    Ok(outcomes)
-}
-
-fn run_bundle(bundle: &Bundle) -> Result<Vec<Outcome>> {
-    // Another engine that happens to answer would prove nothing about a rootless one.
-    let engine = ensure_private(needs::RABBIT_TESTS.to_vec(), &bundle.target())?;
-    let surroundings = surroundings(bundle.folder(), &bundle.target(), &engine);
-    let outcomes = runner::run(&bundle.tests()?, &surroundings)?;
+    let outcomes = runner::run(&tests, &environment(&workspace.target, &engine))?;
     engine.release()?;
     Ok(outcomes)
 }
@@ -138,18 +114,14 @@ pub fn build_images(workspace: &Workspace, base: Base) -> Result<Manifest> {
     .context("build the images")
 }
 
-/// What a rabbit test finds around it; the images are in `alpy/images` of the target folder.
-pub fn surroundings(folder: &Path, target: &Path, engine: &Engine) -> Surroundings {
+/// What a test is told; the images are in `alpy/images` of the target folder.
+pub fn environment(target: &Path, engine: &Engine) -> Environment {
     let alpy = target.join("alpy");
-    let env = vec![
+    vec![
         ("DOCKER_HOST", engine.host.clone().into()),
         ("ALPY_IMAGES", alpy.join("images").into()),
         ("ALPY_EVIDENCE", alpy.into()),
-    ];
-    Surroundings {
-        folder: folder.to_owned(),
-        env,
-    }
+    ]
 }
 
 /// The tests that were asked for; all, if none was.

@@ -26,9 +26,8 @@ The engine is a private one that nothing else uses, unless DOCKER_HOST names ano
 
 Exit status: 0 if nothing stayed and nothing hung, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
-/// The test that is the storm, and what its settings are called.
-const TEST: (&str, &str) = ("storm", "nothing_is_left_however_a_test_ends");
-const ROUNDS: &str = "ALPY_STORM_ROUNDS";
+/// The test that is the storm.
+const TEST: &str = "nothing_is_left_however_a_test_ends";
 
 /// For a round, and for what comes before the first one.
 const ROUND: Duration = Duration::from_secs(30);
@@ -58,16 +57,15 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         Some(_) => rabbit_tests::ensure(needed, &workspace.target)?,
         None => rabbit_tests::ensure_private(needed, &workspace.target.join("alpy-storm"))?,
     };
-    let executable = build::test(TEST.0)?;
-    let surroundings = rabbit_tests::surroundings(&executable.folder, &workspace.target, &engine);
-    let mut command = process::command(&executable.path);
+    let test = build::test("alpy", "storm")?;
+    let mut command = process::command(&test.executable);
     command
-        .args([TEST.1, "--exact", "--nocapture"])
-        .current_dir(&executable.folder)
-        .envs(surroundings.env)
+        .args([TEST, "--exact", "--nocapture"])
+        .current_dir(&test.folder)
+        .envs(rabbit_tests::environment(&workspace.target, &engine))
         .env("ALPY_REQUIRE", "all")
         .env("RUST_BACKTRACE", "0")
-        .env(ROUNDS, rounds.to_string())
+        .env("ALPY_STORM_ROUNDS", rounds.to_string())
         .envs(settings);
     let limit = START + ROUND * rounds;
     let ended = process::follow(command, Kind::Group, Some(limit), |_, line| eprint!("{line}"))?;

@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::args::Args;
-use crate::build::{self, Executable};
 use crate::engine::{self, Engine};
 use crate::images::{self, Base};
 use crate::libtest::Counts;
 use crate::process::{self, Kind};
-use crate::runner::{self, Outcome, Surroundings, Test};
+use crate::runner::{self, Outcome, Test};
+use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
-use crate::{needs, rabbit_tests, table, unprivileged};
+use crate::{build, needs, rabbit_tests, table};
 
 const HELP: &str = "\
-Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests;
-as root, the rabbit tests once more as a user without any privilege, with a rootless engine.
+Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests.
+
+As root, it then runs all tests twice more, as users who are made for this and removed afterwards: one in no group, with a
+rootless engine of his own, and one in the group that may use the socket of an engine that root runs. Documentation tests
+are the exception, since they need the compiler. There a test that cannot run fails.
 
 Usage: cargo xtask test
 
 With ALPY_REQUIRE=all in the environment, as in CI, a test that cannot run here fails instead of saying so.
 
 Exit status: 0 if everything held, 2 if something must be done first, 130 after Ctrl-C, else 1.";
-
-/// For all tests of one executable.
-const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs all stages, the later ones even if one fails.
 pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
@@ -41,14 +41,19 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     let workspace = Workspace::read()?;
     let mut needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS, images::PROGRAMS].concat();
     if root {
-        needed.extend(needs::UNPRIVILEGED);
+        needed.extend(needs::USERS);
         needed.extend(engine::programs());
         needed.extend(engine::ROOTLESS);
     }
     let engine = rabbit_tests::ensure(needed, &workspace.target)?;
     let mut stages = Stages::default();
-    run(&workspace, &engine, root, &mut stages)?;
+    let tests = run(&workspace, &engine, &mut stages)?;
     engine.release()?;
+    if root {
+        for rights in [Rights::None, Rights::EngineGroup] {
+            stages.outcomes(rights.words(), || users::run(rights, &tests, &workspace))?;
+        }
+    }
 
     let total = stages.total();
     print!(
@@ -64,7 +69,8 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     })
 }
 
-fn run(workspace: &Workspace, engine: &Engine, root: bool, stages: &mut Stages) -> Result<()> {
+/// All that this user can do himself. Returns the tests that can be run.
+fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Vec<Test>> {
     stages.check("formatting", || quiet(with(&["fmt", "--all", "--check"])))?;
     let clippy = [
         "clippy",
@@ -84,93 +90,48 @@ fn run(workspace: &Workspace, engine: &Engine, root: bool, stages: &mut Stages) 
     let images = stages.check("images", || {
         rabbit_tests::build_images(workspace, Base::default()).map(drop)
     })?;
-    let mut built = Vec::new();
+    let mut tests = Vec::new();
     stages.check("build of the tests", || {
         let mut log = String::new();
-        built = build::all_tests(|line| log.push_str(line)).inspect_err(|_| eprint!("{log}"))?;
+        tests = build::all_tests(|line| log.push_str(line)).inspect_err(|_| eprint!("{log}"))?;
         Ok(())
     })?;
-    let (rabbit, crates): (Vec<_>, Vec<_>) = built
-        .into_iter()
-        .partition(|executable| executable.target.is_rabbit_test());
-    let rabbit = build::as_rabbit_tests(rabbit);
-    let surroundings = rabbit_tests::surroundings(&workspace.root.join("rabbit"), &workspace.target, engine);
-
-    stages.tests("tests of the crates", || run_crate_tests(&crates, &surroundings))?;
+    if !images {
+        tests.retain(|test| !test.rabbit);
+    }
+    if !tests.iter().any(|test| test.rabbit) {
+        let counts = Counts { passed: 0, failed: 1 };
+        stages.add("rabbit tests", Duration::ZERO, "not run", counts);
+    }
+    let environment = rabbit_tests::environment(&workspace.target, engine);
     stages.tests("documentation tests", || {
         let mut doctests = with(&["test", "--quiet", "--workspace", "--doc", "--no-fail-fast"]);
-        doctests.envs(surroundings.env.clone());
-        run_tests(doctests, None)
+        doctests.envs(environment.iter().cloned());
+        run_doctests(doctests)
     })?;
-    if !images || rabbit.is_empty() {
-        stages.add(
-            "rabbit tests",
-            Duration::ZERO,
-            "not run",
-            Counts { passed: 0, failed: 1 },
-        );
-        return Ok(());
-    }
-    let mut run_rabbit = |stage: &'static str, run: &dyn Fn() -> Result<Vec<Outcome>>| {
-        stages.tests(stage, || {
-            let outcomes = run()?;
-            eprint!("\n{}\n", runner::table(&outcomes));
-            Ok(counts(&outcomes))
-        })
-    };
-    run_rabbit("rabbit tests", &|| runner::run(&rabbit, &surroundings))?;
-    if root {
-        run_rabbit("rabbit tests, unprivileged", &|| {
-            run_unprivileged(workspace, &rabbit)
-        })?;
-    }
-    Ok(())
+    stages.outcomes(&who()?, || runner::run(&tests, &environment))?;
+    Ok(tests)
 }
 
-fn run_unprivileged(workspace: &Workspace, tests: &[Test]) -> Result<Vec<Outcome>> {
-    let images = workspace.target.join("alpy/images");
-    unprivileged::run(tests, &images, &workspace.target.join("alpy-unprivileged"))
+/// The name of this user.
+fn who() -> Result<String> {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid)?;
+    Ok(user.map_or_else(|| uid.to_string(), |user| user.name))
 }
 
-/// Every crate's own tests, each executable in the folder of its crate, as Cargo does it. Cargo cannot leave out the
-/// rabbit tests without leaving out their crate, and then would build with other features.
-fn run_crate_tests(executables: &[Executable], surroundings: &Surroundings) -> Result<Counts> {
-    let mut counts = Counts::default();
-    for executable in executables {
-        let mut command = process::command(&executable.path);
-        // Skips are printed by tests that pass, which nothing shows otherwise.
-        command
-            .arg("--show-output")
-            .current_dir(&executable.folder)
-            .envs(surroundings.env.clone());
-        command.env("CARGO_MANIFEST_DIR", &executable.folder);
-        counts += run_tests(command, Some(LIMIT))?;
-    }
-    Ok(counts)
-}
-
-/// Runs a command that prints results as libtest does; shows its output if a test fails, else only what it skipped.
-fn run_tests(command: Command, limit: Option<Duration>) -> Result<Counts> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let mut output = String::new();
-    let ended = process::follow(command, Kind::Group, limit, |_, line| output.push_str(line))?;
-    let counts = Counts::of_run(&output, ended.status.success());
+/// Shows the output if a test fails, else only what was skipped.
+fn run_doctests(command: Command) -> Result<Counts> {
+    let output = process::output(command, Kind::Group)?;
+    let text = output.stdout + &output.stderr;
+    let counts = Counts::of_run(&text, output.status.success());
     if counts.failed > 0 {
-        let why = if ended.timed_out { "timed out" } else { "failed" };
-        eprintln!("{output}\nxtask: {name} {why}: {}", ended.status);
+        eprintln!("{text}\nxtask: documentation tests: {}", output.status);
     } else {
-        output
-            .lines()
-            .filter(|line| line.starts_with("SKIPPED: "))
-            .for_each(|line| eprintln!("{line}"));
+        let skipped = text.lines().filter(|line| line.starts_with("SKIPPED: "));
+        skipped.for_each(|line| eprintln!("{line}"));
     }
     Ok(counts)
-}
-
-fn counts(outcomes: &[Outcome]) -> Counts {
-    let mut counts = Counts::default();
-    outcomes.iter().for_each(|outcome| counts += outcome.counts);
-    counts
 }
 
 fn with(arguments: &[&str]) -> Command {
@@ -193,7 +154,7 @@ fn quiet(command: Command) -> Result<()> {
 struct Stages(Vec<Stage>);
 
 struct Stage {
-    name: &'static str,
+    name: String,
     verdict: &'static str,
     time: Duration,
     counts: Counts,
@@ -201,12 +162,21 @@ struct Stage {
 
 impl Stages {
     /// A stage that holds or not. One that does not counts as one failure.
-    fn check(&mut self, name: &'static str, stage: impl FnOnce() -> Result<()>) -> Result<bool> {
+    fn check(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) -> Result<bool> {
         self.tests(name, || stage().map(|()| Counts::default()))
     }
 
+    /// All tests, as one user runs them.
+    fn outcomes(&mut self, who: &str, stage: impl FnOnce() -> Result<Vec<Outcome>>) -> Result<bool> {
+        self.tests(&format!("tests as {who}"), || {
+            let outcomes = stage()?;
+            eprint!("\n{}\n", runner::table(&outcomes));
+            Ok(runner::total(&outcomes))
+        })
+    }
+
     /// A stage that has tests. An error, except of a signal, counts as one failure.
-    fn tests(&mut self, name: &'static str, stage: impl FnOnce() -> Result<Counts>) -> Result<bool> {
+    fn tests(&mut self, name: &str, stage: impl FnOnce() -> Result<Counts>) -> Result<bool> {
         let started = Instant::now();
         let counts = match stage() {
             Ok(counts) => counts,
@@ -221,10 +191,10 @@ impl Stages {
         Ok(counts.failed == 0)
     }
 
-    fn add(&mut self, name: &'static str, time: Duration, verdict: &'static str, counts: Counts) {
+    fn add(&mut self, name: &str, time: Duration, verdict: &'static str, counts: Counts) {
         eprintln!("xtask: {name}: {verdict}, {:.1} s", time.as_secs_f64());
         self.0.push(Stage {
-            name,
+            name: name.to_owned(),
             verdict,
             time,
             counts,
@@ -247,7 +217,7 @@ impl Stages {
                    }: &Stage| {
             let seconds = format!("{:.1}", time.as_secs_f64());
             [
-                name.to_string(),
+                name.clone(),
                 verdict.to_string(),
                 seconds,
                 number(counts.passed),
@@ -279,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn shows_nothing_but_counts_of_a_run_that_passes() {
+    fn documentation_tests_that_end_badly_are_a_failure() {
         let mut command = process::command("echo");
         command.arg("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
-        assert_eq!(run_tests(command, None).unwrap(), Counts { passed: 2, failed: 0 });
-        let counts = run_tests(process::command("false"), None).unwrap();
+        assert_eq!(run_doctests(command).unwrap(), Counts { passed: 2, failed: 0 });
+        let counts = run_doctests(process::command("false")).unwrap();
         assert_eq!(counts, Counts { passed: 0, failed: 1 });
     }
 }

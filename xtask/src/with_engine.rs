@@ -44,11 +44,10 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     let needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS, images::PROGRAMS].concat();
     let engine = rabbit_tests::ensure(needed, &workspace.target)?;
     rabbit_tests::build_images(&workspace, base)?;
-    let surroundings = rabbit_tests::surroundings(&workspace.root, &workspace.target, &engine);
     let mut command = process::command(program);
     command
         .args(words)
-        .envs(surroundings.env)
+        .envs(rabbit_tests::environment(&workspace.target, &engine))
         .stdin(std::process::Stdio::inherit());
     let status = process::run(command, Kind::Foreground)?;
     engine.release()?;

@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::{Engine, http};
@@ -23,6 +24,11 @@ pub fn discover() -> Option<Engine> {
         eprintln!("xtask: DOCKER_HOST={host} is of no use: {why}");
     }
     engine.or_else(|| usual_hosts().iter().find_map(|host| answering(host)))
+}
+
+/// The engine of this address, and no other.
+pub fn at(host: &str) -> Result<Engine> {
+    answering(host).with_context(|| format!("no engine answers at {host}"))
 }
 
 /// The path in an address such as `unix:///var/run/docker.sock`.

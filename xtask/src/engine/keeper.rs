@@ -46,10 +46,13 @@ enum Event {
     Interrupted,
 }
 
-/// Runs the engine until nobody is connected. Arguments: its folder and that of its sockets.
+/// Runs the engine until nobody is connected. Arguments: its folder and that of its sockets, and the group that may use it,
+/// if there is one.
 pub fn main(arguments: &[String]) -> Result<ExitCode> {
-    let [folder, runtime] = arguments else {
-        bail!("{KEEPER} is started by xtask itself")
+    let (folder, runtime, group) = match arguments {
+        [folder, runtime] => (folder, runtime, None),
+        [folder, runtime, group] => (folder, runtime, Some(group.as_str())),
+        _ => bail!("{KEEPER} is started by xtask itself"),
     };
     let (folder, runtime) = (Path::new(folder), Path::new(runtime));
     setsid().context("leave the terminal")?;
@@ -82,7 +85,7 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
         .send(Event::Joined(first))
         .context("queue the first connection")?;
     let mut keeper = Keeper {
-        engine: start(folder, runtime)?,
+        engine: start(folder, runtime, group)?,
         runtime,
         clients: BTreeMap::new(),
         next: 0,
@@ -217,7 +220,7 @@ fn reap(sender: Sender<Event>) {
     });
 }
 
-fn start(folder: &Path, runtime: &Path) -> Result<Option<Pid>> {
+fn start(folder: &Path, runtime: &Path, group: Option<&str>) -> Result<Option<Pid>> {
     // Settings of the machine's own engine do not apply to this one.
     let settings = runtime.join("daemon.json");
     fs::write(&settings, "{}").context("write the engine's settings")?;
@@ -238,6 +241,7 @@ fn start(folder: &Path, runtime: &Path) -> Result<Option<Pid>> {
             ),
             path("--config-file", &settings),
         ])
+        .args(group.map(|group| format!("--group={group}")))
         // What alpy runs has no network but the links of its test.
         .args([
             "--bridge=none",

@@ -32,8 +32,8 @@ pub struct Lease {
     stream: UnixStream,
 }
 
-/// Takes a share in the engine whose data is in `folder`; starts it first if it does not run.
-pub fn join(folder: &Path) -> Result<(String, Lease)> {
+/// Takes a share in the engine whose data is in `folder`; starts it first, for the group if there is one, if it does not run.
+pub fn join(folder: &Path, group: Option<&str>) -> Result<(String, Lease)> {
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let folder = folder.canonicalize()?;
     let start = open(&folder.join("start.lock"))?;
@@ -42,20 +42,31 @@ pub fn join(folder: &Path) -> Result<(String, Lease)> {
     if let Some(joined) = join_running(&folder)? {
         return Ok(joined);
     }
-    // No keeper answers. One that is about to end holds its lock until all of its engine is gone.
-    drop(needs::lock(open(&folder.join(keeper::LOCK))?, END).context("wait for the private engine to end")?);
-    remains::remove(&folder)?;
-    let how = if nix::unistd::geteuid().is_root() {
-        ""
-    } else {
-        "rootless "
+    remove_leftovers(&folder)?;
+    let (host, lease) = start_keeper(&folder, group)?;
+    let started = match group {
+        Some(group) => format!("started a private container engine for group {group}"),
+        None if nix::unistd::geteuid().is_root() => {
+            "no container engine answers: started a private one".to_owned()
+        }
+        None => "no container engine answers: started a private rootless one".to_owned(),
     };
-    let (host, lease) = start_keeper(&folder)?;
     eprintln!(
-        "xtask: no container engine answers: started a private {how}one, DOCKER_HOST={host}, data in {}",
+        "xtask: {started}, DOCKER_HOST={host}, data in {}",
         folder.display()
     );
     Ok((host, lease))
+}
+
+/// Removes what an engine with its data in `folder` left when its keeper was killed.
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    let folder = match folder.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        found => found.with_context(|| format!("find {}", folder.display()))?,
+    };
+    // A keeper that is about to end holds its lock until all of its engine is gone.
+    drop(needs::lock(open(&folder.join(keeper::LOCK))?, END).context("wait for the private engine to end")?);
+    remains::remove(&folder)
 }
 
 fn join_running(folder: &Path) -> Result<Option<(String, Lease)>> {
@@ -76,11 +87,13 @@ fn join_running(folder: &Path) -> Result<Option<(String, Lease)>> {
     }
 }
 
-fn start_keeper(folder: &Path) -> Result<(String, Lease)> {
-    let runtime = runtime_path()?;
+fn start_keeper(folder: &Path, group: Option<&str>) -> Result<(String, Lease)> {
+    let runtime = runtime_path(group)?;
     remains::record(folder, &runtime)?;
+    // The way to a group's socket is open to all, so that the socket itself decides who may use it.
+    let mode = if group.is_some() { 0o711 } else { 0o700 };
     DirBuilder::new()
-        .mode(0o700)
+        .mode(mode)
         .create(&runtime)
         .with_context(|| format!("create {}", runtime.display()))?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
@@ -89,6 +102,7 @@ fn start_keeper(folder: &Path) -> Result<(String, Lease)> {
     let mut keeper = process::command("/proc/self/exe")
         .arg(KEEPER)
         .args([folder, &runtime])
+        .args(group)
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
@@ -101,14 +115,14 @@ fn start_keeper(folder: &Path) -> Result<(String, Lease)> {
     Ok((host, lease))
 }
 
-/// A name that does not exist yet, in the user's folder for sockets, else in /tmp.
-fn runtime_path() -> Result<PathBuf> {
+/// A name that does not exist yet, in the user's folder for sockets, else, or where others have to get at it, in /tmp.
+fn runtime_path(group: Option<&str>) -> Result<PathBuf> {
     let own = |folder: &PathBuf| {
         fs::metadata(folder).is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw())
     };
     let parent = env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
-        .filter(|folder| folder.is_absolute() && own(folder));
+        .filter(|folder| group.is_none() && folder.is_absolute() && own(folder));
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
     let name = format!("alpy-{}-{nanoseconds:x}", std::process::id());
     let path = parent.unwrap_or_else(|| "/tmp".into()).join(&name);

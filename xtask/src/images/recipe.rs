@@ -145,13 +145,14 @@ fn read(path: &Path) -> Result<Recipe> {
 mod tests {
     use super::*;
 
-    fn workspace() -> &'static Path {
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    /// Where the test runs, which need not be where it was built.
+    fn workspace() -> PathBuf {
+        Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("..")
     }
 
     #[test]
     fn the_recipes_of_the_workspace_parse() {
-        let recipes = Recipes::read(workspace()).unwrap();
+        let recipes = Recipes::read(&workspace()).unwrap();
         let names: Vec<_> = recipes.containers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["busybox", "http", "iperf3", "iproute2"]);
         assert!(recipes.appliance.kernel.is_some());
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn each_system_has_a_kernel_of_its_own() {
-        let recipes = Recipes::read(workspace()).unwrap();
+        let recipes = Recipes::read(&workspace()).unwrap();
         let kernel = |system| {
             let packages = recipes.packages(system);
             packages

@@ -2,7 +2,7 @@
 //! A user who exists for one run.
 //!
 //! His home, `/var/tmp/alpy-<pid>`, belongs to root and has a `lock` that the run holds. A home whose lock is free is
-//! what a killed run left: the next run removes it, its user and all that is his.
+//! what a killed run left: the next run removes it, its user, his engine and group, and all that is his.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
@@ -14,25 +14,32 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::Flock;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User};
+use nix::unistd::{Gid, Group, Pid, User, setgid, setgroups, setuid};
 
+use super::Rights;
 use crate::process::{self, Kind};
-use crate::{needs, subids};
+use crate::{engine, needs, subids};
 
 const HOMES: &str = "/var/tmp";
 const PREFIX: &str = "alpy-";
 const LOCK: &str = "lock";
 const NEW: &str = "new";
+/// What the name of an engine's group adds to that of the user.
+const GROUP: &str = "-engine";
+/// In the home: the data of the engine that is the group's.
+const ENGINE: &str = "engine";
 
 /// A user of this run. Dropping it removes the user and all that is his.
 pub struct Account {
     user: User,
+    /// Of the engine that he may use.
+    group: Option<Group>,
     remains: Remains,
 }
 
 impl Account {
-    /// Makes the user, with a home and subordinate ids.
-    pub fn create() -> Result<Self> {
+    /// Makes the user, with a home, subordinate ids, and the group that his rights take.
+    pub fn create(rights: Rights) -> Result<Self> {
         // No two runs have the same pid at a time, and what an earlier one left is removed before.
         let name = format!("{PREFIX}{}", std::process::id());
         let home = Path::new(HOMES).join(&name);
@@ -61,18 +68,14 @@ impl Account {
                 .with_context(|| format!("create {file}"))?;
         }
         let home_text = home.to_string_lossy();
-        tool(
-            "useradd",
-            &[
-                "--no-create-home",
-                "--home-dir",
-                &home_text,
-                "--shell",
-                "/bin/sh",
-                "--user-group",
-                &name,
-            ],
-        )?;
+        let mut arguments = vec!["--no-create-home", "--home-dir", &home_text, "--shell", "/bin/sh"];
+        let group_name = remains.group();
+        if rights == Rights::EngineGroup {
+            tool("groupadd", &[&group_name])?;
+            arguments.extend(["--groups", &group_name]);
+        }
+        arguments.extend(["--user-group", &name]);
+        tool("useradd", &arguments)?;
         let user = User::from_name(&name)?.with_context(|| format!("useradd has made no user {name}"))?;
         if !subids::has(&name, &user.uid.to_string())? {
             let ranges = subids::arguments()?;
@@ -80,7 +83,11 @@ impl Account {
             arguments.push(&name);
             tool("usermod", &arguments)?;
         }
-        let account = Self { user, remains };
+        let account = Self {
+            user,
+            group: Group::from_name(&group_name)?,
+            remains,
+        };
         for own in [account.runtime(), account.writable()] {
             DirBuilder::new()
                 .mode(0o700)
@@ -99,6 +106,16 @@ impl Account {
     /// His home.
     pub fn home(&self) -> &Path {
         &self.remains.home
+    }
+
+    /// The group of the engine that he may use, if he may use one.
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_ref().map(|group| group.name.as_str())
+    }
+
+    /// The folder for the data of that engine.
+    pub fn engine(&self) -> PathBuf {
+        self.home().join(ENGINE)
     }
 
     fn runtime(&self) -> PathBuf {
@@ -122,10 +139,17 @@ impl Account {
         Ok(())
     }
 
-    /// Makes a command run as the user, in no group but his own.
+    /// Makes a command run as the user, in no group but his own and that of the engine.
     pub fn become_user(&self, command: &mut Command) {
-        // Changing the user from root, `Command` drops root's other groups.
-        command.uid(self.user.uid.as_raw()).gid(self.user.gid.as_raw());
+        let (uid, gid) = (self.user.uid, self.user.gid);
+        let groups: Vec<Gid> = self.group.iter().map(|group| group.gid).collect();
+        let become_user = move || {
+            setgroups(&groups)?;
+            setgid(gid)?;
+            setuid(uid).map_err(Into::into)
+        };
+        // SAFETY: between fork and exec, `become_user` makes three system calls and allocates nothing.
+        unsafe { command.pre_exec(become_user) };
         command
             .env("HOME", self.writable())
             .env("XDG_RUNTIME_DIR", self.runtime());
@@ -194,6 +218,11 @@ struct Remains {
 }
 
 impl Remains {
+    /// The name of the engine's group.
+    fn group(&self) -> String {
+        self.name.clone() + GROUP
+    }
+
     fn remove(&mut self) -> Result<()> {
         self.removed = true;
         if let Some(user) = User::from_name(&self.name)? {
@@ -210,6 +239,11 @@ impl Remains {
             ranges.push((uid.into(), 1));
             kill_all(&ranges)?;
             tool("userdel", &[&self.name])?;
+        }
+        // Its containers are root's, so they did not end with the processes of the user.
+        engine::remove_leftovers(&self.home.join(ENGINE))?;
+        if Group::from_name(&self.group())?.is_some() {
+            tool("groupdel", &[&self.group()])?;
         }
         // The lock goes last, with the folder: until then the next run can find it.
         fs::remove_dir_all(&self.home).with_context(|| format!("remove {}", self.home.display()))
