@@ -184,10 +184,8 @@ async fn taps_by_name_that_are_dropped_are_removed_by_the_guardian() {
     let builder = Skeleton::builder("dropped")
         .engine(engine.clone())
         .link(Link::new());
-    let pending = match builder.start_with_named_taps().await {
-        Ok(pending) => pending,
-        Err(Error::NamedTapsRootless) if engine.info().rootless => return,
-        Err(error) => panic!("{error}"),
+    let Some(pending) = unless_rootless(&engine, builder.start_with_named_taps().await) else {
+        return;
     };
     let name = pending.names().next().unwrap().to_owned();
     assert!(std::fs::exists(format!("/sys/class/net/{name}")).unwrap());
