@@ -50,9 +50,9 @@ fn remove_all(wards: &[Ward]) {
     let mut sweeps: Vec<Sweep> = wards.iter().filter_map(Sweep::of).collect();
     loop {
         // All of them each time, for what is in the way now may be gone later.
-        let removed = wards.iter().map(remove).fold(true, |all, removed| all && removed);
+        let left = wards.iter().filter(|ward| !remove(ward)).count();
         sweeps.retain_mut(|sweep| !sweep.look());
-        if (removed && sweeps.is_empty()) || began.elapsed() > LIMIT {
+        if (left == 0 && sweeps.is_empty()) || began.elapsed() > LIMIT {
             return;
         }
         pause();
