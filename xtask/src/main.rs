@@ -8,6 +8,7 @@
 mod args;
 mod build;
 mod engine;
+mod fuzz;
 mod image_task;
 mod images;
 mod libtest;
@@ -40,6 +41,7 @@ Tasks:
   images        Build rabbit and the root file systems of the containers
   storm         End tests at random moments, in many ways, and look whether anything stays
   with-engine   Run a command with an engine and the images at hand
+  fuzz          Fuzz what alpy parses
 
 `cargo xtask <TASK> --help` says more.";
 
@@ -66,6 +68,7 @@ fn dispatch(mut arguments: Vec<String>) -> Result<ExitCode> {
         "images" => image_task::main(arguments),
         "storm" => storm::main(arguments),
         "with-engine" => with_engine::main(arguments),
+        "fuzz" => fuzz::main(arguments),
         users::BUNDLE_TESTS => users::bundle_tests(&arguments),
         engine::KEEPER => engine::keeper(&arguments),
         "-h" | "--help" | "help" => {
