@@ -46,6 +46,7 @@ mod error;
 pub mod evidence;
 mod failure;
 mod helper;
+mod limits;
 mod link;
 pub mod logging;
 mod node;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a test runs against: its deadline, and a signal.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::failure::Cause;
+use crate::signals::Interrupts;
+
+/// Stands for a deadline that the clock cannot hold.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// Both of them.
+pub(crate) struct Limits {
+    interrupts: Interrupts,
+    deadline: Deadline,
+}
+
+/// The time of a test, the teardown apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    limit: Duration,
+    until: Instant,
+}
+
+impl Limits {
+    /// From now on.
+    pub(crate) fn new(interrupts: Interrupts, limit: Duration) -> Self {
+        let now = Instant::now();
+        let until = now.checked_add(limit).unwrap_or(now + FOREVER);
+        Self {
+            interrupts,
+            deadline: Deadline { limit, until },
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Drops the future when one of them is reached. Boxed, because what a test does is large.
+    pub(crate) async fn hold<F: Future>(&mut self, future: Pin<Box<F>>) -> Result<F::Output, Cause> {
+        tokio::select! {
+            signal = self.interrupts.next() => Err(Cause::Interrupt(signal)),
+            result = timeout_at(self.deadline.until, future) => {
+                result.map_err(|_| Cause::Deadline(self.deadline.limit))
+            }
+        }
+    }
+}
+
+impl Deadline {
+    pub(crate) fn until(self) -> Instant {
+        self.until
+    }
+
+    /// What a step of the set-up may take.
+    pub(crate) fn share(self) -> Duration {
+        self.limit / 2
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A testbed to be, and the run of a test on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alpy_docker::Engine;
+use alpy_qemu::{Accelerator, Machine};
+use tracing::{Instrument, debug, error, info};
+
+use super::{Parts, Testbed};
+use crate::error::Error;
+use crate::evidence::Evidence;
+use crate::failure::{BoxError, Cause, Failure, Report, chain};
+use crate::limits::Limits;
+use crate::link::Link;
+use crate::logging::{self, RunLog};
+use crate::signals::Interrupts;
+use crate::skeleton::Skeleton;
+use crate::step;
+use crate::step::Steps;
+
+/// How much of the console and of QEMU's events an error shows.
+const CONSOLE_LINES: usize = 30;
+const EVENTS: usize = 10;
+
+/// A testbed to be; [`run`](Self::run) makes it, runs a test on it and takes it down.
+#[derive(Debug)]
+pub struct TestbedBuilder {
+    test: String,
+    description: Option<String>,
+    parts: Parts,
+    deadline: Duration,
+}
+
+impl TestbedBuilder {
+    pub(super) fn new(test: String) -> Self {
+        let parts = Parts {
+            machine: Machine::new(),
+            links: Vec::new(),
+            skeleton: Skeleton::builder(test.clone()),
+            accelerator: None,
+        };
+        Self {
+            test,
+            description: None,
+            parts,
+            deadline: Duration::from_secs(300),
+        }
+    }
+
+    /// What the test is about, for the log.
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.description = Some(text.into());
+        self
+    }
+
+    /// The device under test.
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.parts.machine = machine;
+        self
+    }
+
+    /// One more link: the next NIC of the machine, and its node.
+    pub fn link(mut self, link: Link) -> Self {
+        self.parts.skeleton = self.parts.skeleton.link(link.clone());
+        self.parts.links.push(link);
+        self
+    }
+
+    /// The engine to use, instead of the one that [`Engine::connect`] finds.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.parts.skeleton = self.parts.skeleton.engine(engine);
+        self
+    }
+
+    /// The accelerator to use, instead of the one that [`Accelerator::detect`] chooses.
+    pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
+        self.parts.accelerator = Some(accelerator);
+        self
+    }
+
+    /// An image with `cat` in it to make nodes of, instead of alpy's own.
+    pub fn node_image(mut self, image: impl Into<String>) -> Self {
+        self.parts.skeleton = self.parts.skeleton.node_image(image);
+        self
+    }
+
+    /// An image to run the network helper in, instead of alpy's own, which has nothing but the helper in it.
+    pub fn iproute2_image(mut self, image: impl Into<String>) -> Self {
+        self.parts.skeleton = self.parts.skeleton.iproute2_image(image);
+        self
+    }
+
+    /// How long the test may take, from the first container to the end of its body: 5 minutes if not set. A step of the set-up may
+    /// take half of it; a step of the body has what is left, or what [`step!`](crate::step!) gives it. The teardown comes on top
+    /// and is bounded by itself.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = limit;
+        self
+    }
+
+    /// Makes the testbed, with the machine's CPU not started yet, runs the test's body on it, and takes it down: after success and
+    /// failure, a panic in the body, the deadline, and SIGINT, SIGTERM and SIGHUP, by which the process then ends.
+    ///
+    /// # Errors
+    /// The first failure, with what is needed to see why. A teardown that does not end well, and a capture that is not complete, fail
+    /// a test whose body passed.
+    ///
+    /// Cancel safe in so far as nothing stays when the future is dropped: containers and QEMU then end in the background.
+    pub async fn run<T, E>(
+        self,
+        body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, Failure>
+    where
+        E: Into<BoxError>,
+    {
+        logging::init();
+        let failed = |error| Report::new(Cause::SetUp(error)).into_failure(&self.test);
+        let evidence = Evidence::create(&self.test).map_err(failed)?;
+        let log = RunLog::create(&self.test, &evidence.file("debug.log")).map_err(|source| {
+            failed(Error::Evidence {
+                dir: evidence.dir().to_owned(),
+                source,
+            })
+        })?;
+        self.run_logged(body, Arc::new(evidence))
+            .instrument(log.span())
+            .await
+    }
+
+    /// [`run`](Self::run) on a runtime of its own, for tests that have none.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Panics
+    /// Within an asynchronous context.
+    pub fn run_blocking<T, E>(
+        self,
+        body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, Failure>
+    where
+        E: Into<BoxError>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.run(body)),
+            Err(source) => Err(Report::new(Cause::SetUp(Error::Runtime(source))).into_failure(&self.test)),
+        }
+    }
+
+    async fn run_logged<T, E>(
+        self,
+        body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
+        evidence: Arc<Evidence>,
+    ) -> std::result::Result<T, Failure>
+    where
+        E: Into<BoxError>,
+    {
+        let test = self.test.clone();
+        if let Some(description) = &self.description {
+            info!(target: "alpy::testbed", "Test description: {description}");
+        }
+        info!(target: "alpy::testbed", "Evidence: {}", evidence.dir().display());
+        let steps = Arc::new(Steps::default());
+        // Until this is dropped, at the end, a signal does not end the process.
+        let interrupts = match Interrupts::hold() {
+            Ok(interrupts) => interrupts,
+            Err(source) => return Err(Report::new(Cause::SetUp(Error::Runtime(source))).into_failure(&test)),
+        };
+        let mut limits = Limits::new(interrupts, self.deadline);
+        let mut report = match self.run_steps(body, &evidence, &steps, &mut limits).await {
+            Ok(value) => {
+                info!(target: "alpy::testbed", "Test passed");
+                return Ok(value);
+            }
+            Err(report) => report,
+        };
+        report.step = steps.where_it_is();
+        if matches!(report.cause, Cause::Deadline(_)) {
+            report.times = steps.times();
+        }
+        report.evidence = Some(evidence.dir().to_owned());
+        let interrupted = matches!(report.cause, Cause::Interrupt(_));
+        let failure = report.into_failure(&test);
+        if interrupted {
+            // The process is about to end by the signal: nobody else will say it.
+            error!(target: "alpy::testbed", "{failure}");
+        } else {
+            // Whoever runs the test prints the error that it returns; this is for the evidence.
+            debug!(target: "alpy::testbed", "{failure}");
+        }
+        info!(target: "alpy::testbed", "Test failed");
+        Err(failure)
+    }
+
+    async fn run_steps<T, E>(
+        self,
+        body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
+        evidence: &Arc<Evidence>,
+        steps: &Arc<Steps>,
+        limits: &mut Limits,
+    ) -> std::result::Result<T, Box<Report>>
+    where
+        E: Into<BoxError>,
+    {
+        let deadline = limits.deadline();
+        // Everything of this run has its label from the start, so that what a set-up leaves half-done is found.
+        let new_run = self.parts.skeleton.new_run(Some(evidence.dir()));
+        let new_run = step!(target: "alpy::docker", within: deadline.share(), "Find the engine and the images", new_run);
+        let prepare = limits.hold(Box::pin(steps.scope(new_run))).await;
+        let run = prepare
+            .and_then(|run| run.map_err(Cause::SetUp))
+            .map_err(Report::new)?;
+        let create = steps.scope(Testbed::create(
+            self.parts,
+            Arc::clone(&run),
+            Arc::clone(evidence),
+            deadline,
+        ));
+        let bed = match limits
+            .hold(Box::pin(create))
+            .await
+            .and_then(|bed| bed.map_err(Cause::SetUp))
+        {
+            Ok(bed) => bed,
+            Err(cause) => {
+                let mut report = Report::new(cause);
+                report
+                    .teardown
+                    .extend(run.close().await.err().map(|error| chain(&error)));
+                return Err(report);
+            }
+        };
+
+        info!(target: "alpy::testbed", "Enter test environment");
+        let result = bed.run_body(body, steps, limits).await;
+        info!(
+            target: "alpy::testbed",
+            "Exit test environment with {}",
+            if result.is_ok() { "success" } else { "failure" }
+        );
+        let console = bed.console.tail(CONSOLE_LINES);
+        let events = bed.qmp().recent_events(EVENTS);
+        let findings = match result {
+            Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
+            Err(_) => bed.look_around().await,
+        };
+        let teardown = bed.tear_down().await;
+        let cause = match result {
+            Ok(value) if teardown.is_empty() => return Ok(value),
+            Ok(_) => Cause::TearDown,
+            Err(cause) => cause,
+        };
+        let mut report = Report::new(cause);
+        report.console = console.lines().map(str::to_owned).collect();
+        report.events = events.iter().map(ToString::to_string).collect();
+        report.findings = findings;
+        report.teardown = teardown;
+        Err(report)
+    }
+}
