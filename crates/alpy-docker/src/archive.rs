@@ -23,6 +23,20 @@ impl Tar {
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }
+
+    /// How many bytes it has.
+    pub(crate) fn length(&self) -> Result<u64> {
+        match &self.0 {
+            Source::Bytes(bytes) => Ok(bytes.len() as u64),
+            Source::File(path) => match std::fs::metadata(path) {
+                Ok(file) => Ok(file.len()),
+                Err(source) => Err(Error::File {
+                    path: path.clone(),
+                    source,
+                }),
+            },
+        }
+    }
 }
 
 impl fmt::Display for Tar {

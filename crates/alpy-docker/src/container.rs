@@ -150,8 +150,8 @@ impl Container {
         self
     }
 
-    /// Shares the network namespace of another container, named by id or name. The default is a namespace of its own with
-    /// nothing but a loopback interface in it.
+    /// Shares the network namespace of another container that runs, named by id or name. The default is a namespace of its own
+    /// with nothing but a loopback interface in it.
     pub fn network_of(mut self, container: &str) -> Self {
         self.network = format!("container:{container}");
         self
@@ -163,8 +163,8 @@ impl Container {
         self
     }
 
-    /// Shares the process namespace of another container, named by id or name: when the first process of that one ends, the
-    /// kernel kills this one too.
+    /// Shares the process namespace of another container that runs, named by id or name: when the first process of that one
+    /// ends, the kernel kills this one too.
     pub fn pid_of(mut self, container: &str) -> Self {
         self.pid_mode = Some(format!("container:{container}"));
         self
@@ -246,8 +246,10 @@ impl Container {
     /// Gives the command a standard input that this process holds: [`Running::write_stdin`], [`Running::close_stdin`].
     ///
     /// When this process ends, in whatever way, SIGKILL included, the kernel closes its end and the command reads end of
-    /// file. A container whose command is `cat` therefore dies with the test. Podman has no `StdinOnce`: there, the container
-    /// stays until it is stopped (see [`EngineInfo::podman`](crate::EngineInfo::podman)).
+    /// file. A container whose command is `cat` therefore dies with the test.
+    ///
+    /// For Docker that is `StdinOnce`. Podman ignores it and does it always: conmon, its monitor of a container, closes the
+    /// input when any client goes that was attached to the container, even one that was attached to the output alone.
     pub fn stdin(mut self) -> Self {
         self.stdin = true;
         self

@@ -24,7 +24,11 @@ pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
         name: name.clone(),
         platform: String::new(),
     };
-    let created = engine.docker.create_container(Some(options), body(spec));
+    let mut body = body(spec);
+    if engine.info().podman {
+        for_podman(engine, spec, &step, body.host_config.get_or_insert_default()).await?;
+    }
+    let created = engine.docker.create_container(Some(options), body);
     match engine.ask(&step, created).await {
         Ok(answer) => Ok(Guard::new(engine, answer.id)),
         Err(Error::Refused {
@@ -111,6 +115,38 @@ fn body(spec: &Container) -> ContainerCreateBody {
         }),
         ..Default::default()
     }
+}
+
+/// What Podman would understand in another way than Docker.
+async fn for_podman(engine: &Engine, spec: &Container, step: &str, host: &mut HostConfig) -> Result<()> {
+    // It makes the folder, even for a mount.
+    if let Some(bind) = spec
+        .binds
+        .iter()
+        .find(|bind| matches!(bind.source.try_exists(), Ok(false)))
+    {
+        return Err(Error::Invalid {
+            what: "path",
+            value: bind.source.display().to_string(),
+            why: "it must exist",
+        });
+    }
+    // It keeps a container that has ended, auto-remove or not, while another one that shares its namespaces is there, so that
+    // the node would stay which ends together with its applications. By their paths they are the same namespaces.
+    for (mode, kind) in [(&mut host.network_mode, "net"), (&mut host.pid_mode, "pid")] {
+        let Some(container) = mode.as_deref().and_then(|mode| mode.strip_prefix("container:")) else {
+            continue;
+        };
+        check_name("container", container)?;
+        let pid = engine.state(step, container).await?["Pid"]
+            .as_u64()
+            .filter(|&pid| pid != 0);
+        let pid = pid.ok_or_else(|| Error::NotRunning {
+            container: container.to_owned(),
+        })?;
+        *mode = Some(format!("ns:/proc/{pid}/ns/{kind}"));
+    }
+    Ok(())
 }
 
 /// Sees to it that a container that exists is removed, whatever becomes of the one who holds it.

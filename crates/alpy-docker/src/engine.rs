@@ -10,17 +10,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{EventMessage, SystemVersion};
-use bollard::query_parameters::{
-    EventsOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
-    WaitContainerOptions,
-};
+use bollard::models::EventMessage;
+use bollard::query_parameters::{EventsOptions, RemoveContainerOptions, WaitContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{StreamExt, stream};
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::discovery::{self, Attempt, Candidate};
+use crate::plain::{encode, get, ping};
 use crate::under_way::UnderWay;
 use crate::{Error, Result};
 
@@ -50,7 +49,7 @@ pub struct EngineInfo {
     pub api_version: String,
     /// It runs without root's rights.
     pub rootless: bool,
-    /// It is Podman: then [`Container::stdin`](crate::Container::stdin) does not end the container with this process.
+    /// It is Podman, whose differences from Docker this crate bridges.
     pub podman: bool,
 }
 
@@ -130,16 +129,21 @@ impl Engine {
     /// # Errors
     /// Those of the engine.
     pub async fn labelled(&self, label: &str) -> Result<Vec<String>> {
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(HashMap::from([("label".to_owned(), vec![label.to_owned()])])),
-            ..Default::default()
-        };
-        let list = self.docker.list_containers(Some(options));
-        let list = self
-            .ask(&format!("list the containers labelled {label}"), list)
-            .await?;
-        Ok(list.into_iter().filter_map(|container| container.id).collect())
+        let filters = serde_json::json!({"label": [label]}).to_string();
+        let path = format!("/containers/json?all=1&filters={}", encode(&filters));
+        let step = format!("list the containers labelled {label}");
+        let list = self.ask(&step, get(&self.socket(), &path)).await?;
+        let ids = list.as_array().into_iter().flatten();
+        Ok(ids
+            .filter_map(|container| Some(container["Id"].as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// What the engine knows of a container's state: `State` of `GET /containers/{id}/json`.
+    pub(crate) async fn state(&self, step: &str, container: &str) -> Result<Value> {
+        let path = format!("/containers/{container}/json");
+        let mut answer = self.ask(step, get(&self.socket(), &path)).await?;
+        Ok(answer["State"].take())
     }
 
     /// Kills and removes all containers that carry a label: `name` or `name=value`. Returns their ids.
@@ -212,13 +216,8 @@ impl Engine {
         let mut events = pin!(self.events(container, &["start"]));
         let running = async {
             loop {
-                let inspected = self
-                    .docker
-                    .inspect_container(container, None::<InspectContainerOptions>);
-                match self.ask(&step, inspected).await {
-                    Ok(answer) if answer.state.as_ref().and_then(|state| state.running) == Some(true) => {
-                        return Ok(());
-                    }
+                match self.state(&step, container).await {
+                    Ok(state) if state["Running"] == true => return Ok(()),
                     Ok(_) | Err(Error::Refused { status: 404, .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -300,7 +299,11 @@ pub(crate) fn translate(step: &str, error: bollard::errors::Error) -> Error {
     match error {
         Theirs::DockerResponseServerError { status_code, message } => Error::Refused {
             step,
-            status: status_code,
+            // Podman notices late that a container goes away, and then speaks of an error of its own.
+            status: match status_code {
+                500 if message.contains("no such container") => 404,
+                status => status,
+            },
             reason: message.trim().to_owned(),
         },
         Theirs::DockerStreamError { error } => Error::Refused {
@@ -354,11 +357,11 @@ async fn greet(candidate: &Candidate) -> Result<Engine, Greeting> {
     let useless = |reason: String| Greeting::Useless(reason);
     let silent = |_| Greeting::Useless(format!("no answer within {GREETING_LIMIT:?}"));
     // A plain connection first: its error is an io::Error with a kind, where bollard's is prose.
-    match timeout(GREETING_LIMIT, UnixStream::connect(socket))
+    let peer = match timeout(GREETING_LIMIT, UnixStream::connect(socket))
         .await
         .map_err(silent)?
     {
-        Ok(_) => {}
+        Ok(stream) => stream.peer_cred(),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(Greeting::Denied),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(useless("no such socket".to_owned()));
@@ -367,30 +370,43 @@ async fn greet(candidate: &Candidate) -> Result<Engine, Greeting> {
             return Err(useless("nothing listens there".to_owned()));
         }
         Err(error) => return Err(useless(error.to_string())),
-    }
-    timeout(GREETING_LIMIT, introduce(socket, found_by))
+    };
+    let info = EngineInfo {
+        address: format!("unix://{}", socket.display()),
+        found_by: found_by.clone(),
+        version: String::new(),
+        api_version: String::new(),
+        rootless: peer.is_ok_and(|peer| peer.uid() != 0),
+        podman: false,
+    };
+    timeout(GREETING_LIMIT, introduce(socket, info))
         .await
         .map_err(silent)?
         .map_err(|error| useless(chain(&error)))
 }
 
-async fn introduce(socket: &Path, found_by: &str) -> Result<Engine, bollard::errors::Error> {
+async fn introduce(socket: &Path, mut info: EngineInfo) -> Result<Engine, bollard::errors::Error> {
     // bollard's own time-out is for the answer's head alone, in whole seconds: ours is what counts.
     const NEVER_SECONDS: u64 = 86_400;
     let docker = Docker::connect_with_unix(&socket.to_string_lossy(), NEVER_SECONDS, API_DEFAULT_VERSION)?;
-    let version = docker.version().await?;
-    // bollard 0.21 does not send the version; the next one does, and an old engine then refuses what is too new for it.
-    let docker = docker.negotiate_version().await?;
-    let security = docker.info().await?.security_options.unwrap_or_default();
-    let info = EngineInfo {
-        address: format!("unix://{}", socket.display()),
-        found_by: found_by.to_owned(),
-        podman: is_podman(&version),
-        version: version.version.unwrap_or_default(),
-        api_version: version.api_version.unwrap_or_default(),
-        rootless: security
+    let greeting = ping(socket).await?;
+    let docker = if let Some(version) = greeting.get("libpod-api-version") {
+        // Podman takes a second and more for the answers below: it asks the package manager for the versions of its parts. And
+        // it is not among its security options that it is rootless: whose socket it is tells that.
+        info.podman = true;
+        info.version.clone_from(version);
+        info.api_version = greeting.get("api-version").cloned().unwrap_or_default();
+        docker
+    } else {
+        let version = docker.version().await?;
+        info.version = version.version.unwrap_or_default();
+        info.api_version = version.api_version.unwrap_or_default();
+        let security = docker.info().await?.security_options.unwrap_or_default();
+        info.rootless = security
             .iter()
-            .any(|option| option == "name=rootless" || option == "rootless"),
+            .any(|option| option == "name=rootless" || option == "rootless");
+        // bollard 0.21 does not send the version; the next one does, and an old engine then refuses what is too new for it.
+        docker.negotiate_version().await?
     };
     Ok(Engine {
         docker,
@@ -398,11 +414,4 @@ async fn introduce(socket: &Path, found_by: &str) -> Result<Engine, bollard::err
         under_way: UnderWay::new(),
         info: Arc::new(info),
     })
-}
-
-fn is_podman(version: &SystemVersion) -> bool {
-    let components = version.components.iter().flatten();
-    components
-        .into_iter()
-        .any(|component| component.name.to_ascii_lowercase().contains("podman"))
 }

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::body_try_stream;
+use bollard::models::ImageSummary;
 use bollard::query_parameters::{
     BuildImageOptions, CreateImageOptions, ImportImageOptions, ListImagesOptions, RemoveImageOptions,
 };
@@ -18,6 +19,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::archive::Source;
 use crate::engine::ask_within;
+use crate::plain::{encode, post};
 use crate::{Engine, Error, Result, Tar};
 
 /// How long it may take to make an image: large ones come over a network.
@@ -85,23 +87,16 @@ impl Engine {
     /// [`Error::ImageFailed`] with the engine's reason.
     pub async fn import_image(&self, image: &str, root: impl Into<Tar>, changes: &[&str]) -> Result<()> {
         check_image(image)?;
-        let (repo, tag) = split_tag(image);
         let label = format!("LABEL {TAG_LABEL}={image}");
-        let options = CreateImageOptions {
-            from_src: Some("-".to_owned()),
-            repo: Some(repo.to_owned()),
-            tag: Some(tag.to_owned()),
-            changes: changes
-                .iter()
-                .copied()
-                .chain([label.as_str()])
-                .map(str::to_owned)
-                .collect(),
-            ..Default::default()
-        };
-        let progress =
-            self.docker
-                .create_image(Some(options), Some(body_try_stream(body(root.into())?)), None);
+        // Repository and tag together, as the Docker CLI does it: Podman has no parameter for the tag. And each change by
+        // itself: of the one parameter that bollard makes of them, Podman makes one change.
+        let mut path = format!("/images/create?fromSrc=-&repo={}", encode(image));
+        for change in changes.iter().chain([&label.as_str()]) {
+            path += &format!("&changes={}", encode(change));
+        }
+        let (socket, root) = (self.socket(), root.into());
+        let length = root.length()?;
+        let progress = stream::once(post(&socket, &path, length, body(root)?));
         make("import", image, progress).await?;
         self.remove_superseded(image).await
     }
@@ -187,7 +182,7 @@ impl Engine {
     }
 
     /// Removes the images that had this name and lost it to a later one, so that importing one name again and again, or from
-    /// two processes at once, does not pile them up. Those in use stay until next time.
+    /// two processes at once, does not pile them up. Those in use stay until next time, and on Podman those of the last minute.
     async fn remove_superseded(&self, image: &str) -> Result<()> {
         let filter = |name: &str, value: String| (name.to_owned(), vec![value]);
         let filters = [
@@ -199,7 +194,17 @@ impl Engine {
             ..Default::default()
         };
         let step = format!("look for images that {image} replaced");
-        for old in self.ask(&step, self.docker.list_images(Some(options))).await? {
+        let listed = self.ask(&step, self.docker.list_images(Some(options))).await;
+        // Podman cannot list while somebody else removes what it is about to list.
+        let old = listed.or_else(|error| match error {
+            Error::Refused { .. } => Ok(Vec::new()),
+            error => Err(error),
+        })?;
+        // Podman names an image after it has made it: one that is new may be that of somebody else, on its way to its name.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        let settled = |image: &ImageSummary| !self.info().podman || image.created.unsigned_abs() + 60 < now;
+        for old in old.into_iter().filter(settled) {
             if let Err(error) = self.remove_image(&old.id).await {
                 tracing::debug!(%error, "a replaced image stays");
             }

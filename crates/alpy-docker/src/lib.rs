@@ -35,6 +35,7 @@ mod error;
 mod exec;
 mod image;
 mod output;
+mod plain;
 mod running;
 mod status;
 mod under_way;

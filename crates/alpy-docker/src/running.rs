@@ -8,8 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    AttachContainerOptions, InspectContainerOptions, KillContainerOptions, StartContainerOptions,
-    UploadToContainerOptions,
+    AttachContainerOptions, KillContainerOptions, StartContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryFutureExt};
@@ -122,21 +121,21 @@ impl Running {
         };
         let attached = engine.docker.attach_container(id, Some(options));
         let (watch, attach) = (step("watch"), step("attach to"));
-        let (_, attached) = tokio::try_join!(engine.ask(&watch, first), engine.ask(&attach, attached))?;
+        let failed = |error| match error {
+            Error::Refused { reason, .. } => Error::StartFailed {
+                name: spec.name.clone(),
+                image: spec.image.clone(),
+                argv: spec.argv(),
+                reason,
+            },
+            error => error,
+        };
+        // Podman prepares the command when it is attached to.
+        let attached = engine.ask(&attach, attached).map_err(failed);
+        let (_, attached) = tokio::try_join!(engine.ask(&watch, first), attached)?;
         let watch = Watch::new(events, attached.output, spec.listeners.clone());
         let started = engine.docker.start_container(id, None::<StartContainerOptions>);
-        match engine.ask(&step("start"), started).await {
-            Ok(()) => {}
-            Err(Error::Refused { reason, .. }) => {
-                return Err(Error::StartFailed {
-                    name: spec.name.clone(),
-                    image: spec.image.clone(),
-                    argv: spec.argv(),
-                    reason,
-                });
-            }
-            Err(error) => return Err(error),
-        }
+        engine.ask(&step("start"), started).await.map_err(failed)?;
         let name = spec.name.as_deref();
         tracing::debug!(name, id, image = spec.image, argv = ?spec.argv(), "started a container");
         Ok((watch, spec.stdin.then_some(attached.input)))
@@ -152,19 +151,10 @@ impl Running {
     /// # Errors
     /// [`Error::NotRunning`], or those of the engine.
     pub async fn pid(&self) -> Result<u32> {
-        let inspected = self
-            .engine
-            .docker
-            .inspect_container(self.id(), None::<InspectContainerOptions>);
-        let answer = self.engine.ask("inspect a container", inspected).await;
-        let pid = answer
-            .map_err(|error| self.or_not_running(error))?
-            .state
-            .and_then(|state| state.pid);
-        let pid = pid
-            .and_then(|pid| u32::try_from(pid).ok())
-            .filter(|&pid| pid != 0);
-        pid.ok_or_else(|| self.not_running())
+        let state = self.engine.state("inspect a container", self.id()).await;
+        let state = state.map_err(|error| self.or_not_running(error))?;
+        let pid = state["Pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        pid.filter(|&pid| pid != 0).ok_or_else(|| self.not_running())
     }
 
     /// What it wrote to standard output so far.

@@ -18,8 +18,8 @@ use crate::engine::chain;
 use crate::{ExitStatus, Stream};
 
 /// The events that tell a container's life. All of a container's events that are not here, such as those of commands run in
-/// it, are none of ours.
-pub(crate) const EVENTS: [&str; 5] = ["create", "attach", "start", "die", "destroy"];
+/// it, are none of ours. The last two are Podman's: asked for what has "died", it tells of a "die"; its "remove" is a "destroy".
+pub(crate) const EVENTS: [&str; 7] = ["create", "attach", "start", "die", "destroy", "died", "remove"];
 
 pub(crate) type Events = Pin<Box<dyn Lazy<Item = Result<EventMessage, EngineError>> + Send>>;
 pub(crate) type Attached = Pin<Box<dyn Lazy<Item = Result<LogOutput, EngineError>> + Send>>;
@@ -119,7 +119,7 @@ impl Watcher {
             None => return Err("the engine ended the stream of events".to_owned()),
         };
         match event.action.as_deref() {
-            Some("die") => {
+            Some("die" | "died") => {
                 let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
                 // Podman's own name for it comes second.
                 let code = attributes
@@ -135,7 +135,7 @@ impl Watcher {
                 }
                 self.life.send_modify(|life| life.ended = Some(status));
             }
-            Some("destroy") => self.life.send_modify(|life| life.removed = true),
+            Some("destroy" | "remove") => self.life.send_modify(|life| life.removed = true),
             _ => {}
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Error};
@@ -32,6 +32,8 @@ type Script = fn(&str) -> Reply;
 /// A fake engine, gone when dropped. Each connection carries one request, as bollard's do.
 struct Fake {
     folder: TempDir,
+    /// All requests, with their heads and bodies.
+    heard: Arc<Mutex<String>>,
 }
 
 impl Fake {
@@ -40,22 +42,37 @@ impl Fake {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
         let script = Arc::new(script);
+        let heard = Arc::<Mutex<String>>::default();
+        let hearing = Arc::clone(&heard);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let script = Arc::clone(&script);
-                tokio::spawn(async move { serve(stream, &*script).await });
+                let (script, heard) = (Arc::clone(&script), Arc::clone(&hearing));
+                tokio::spawn(async move { serve(stream, &*script, &heard).await });
             }
         });
-        Self { folder }
+        Self { folder, heard }
     }
 
     /// One that introduces itself as an engine does, and follows the script from there.
     fn polite(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         Self::new(move |request| match request {
+            "GET /_ping" => Json("OK"),
             "GET /version" => Json(r#"{"Version":"99.0","ApiVersion":"1.99","MinAPIVersion":"1.44"}"#),
             "GET /info" => Json(r#"{"SecurityOptions":["name=seccomp,profile=default","name=rootless"]}"#),
             other => script(other),
         })
+    }
+
+    /// One that introduces itself as Podman does.
+    fn podman(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::new(move |request| match request {
+            "GET /_ping" => Raw(PODMAN),
+            other => script(other),
+        })
+    }
+
+    fn heard(&self, text: &str) -> usize {
+        self.heard.lock().unwrap().matches(text).count()
     }
 
     fn socket(&self) -> PathBuf {
@@ -67,14 +84,19 @@ impl Fake {
     }
 }
 
-async fn serve(mut stream: UnixStream, script: &(dyn Fn(&str) -> Reply + Send + Sync)) {
+async fn serve(
+    mut stream: UnixStream,
+    script: &(dyn Fn(&str) -> Reply + Send + Sync),
+    heard: &Mutex<String>,
+) {
     let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+    while !complete(&request) {
         if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
             return;
         }
     }
     let request = String::from_utf8_lossy(&request).into_owned();
+    heard.lock().unwrap().push_str(&request);
     let mut words = request.split([' ', '?']);
     let asked = format!("{} {}", words.next().unwrap(), words.next().unwrap());
     let answer = |status: u16, body: &str| {
@@ -95,6 +117,17 @@ async fn serve(mut stream: UnixStream, script: &(dyn Fn(&str) -> Reply + Send + 
     let _ = stream.shutdown().await;
 }
 
+/// The head is there, and as much after it as it says.
+fn complete(request: &[u8]) -> bool {
+    let request = String::from_utf8_lossy(request);
+    let Some((head, body)) = request.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let head = head.to_ascii_lowercase();
+    let length = head.split_once("content-length: ");
+    length.is_none_or(|(_, length)| body.len() >= length.lines().next().unwrap().parse().unwrap())
+}
+
 const LIMIT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
@@ -110,19 +143,38 @@ async fn a_newer_engine_introduces_itself() {
 }
 
 #[tokio::test]
-async fn an_older_engine_and_podman_introduce_themselves() {
+async fn an_older_engine_introduces_itself() {
     let fake = Fake::new(|request| match request {
-        "GET /version" => Json(
-            r#"{"Version":"3.0.1","ApiVersion":"1.40","Components":[{"Name":"Podman Engine","Version":"3.0.1"}]}"#,
-        ),
+        "GET /version" => Json(r#"{"Version":"3.0.1","ApiVersion":"1.40"}"#),
         _ => Json("{}"),
     });
     let engine = fake.connect().await.unwrap();
     let info = engine.info();
     assert_eq!(
         (&*info.api_version, info.rootless, info.podman),
-        ("1.40", false, true)
+        ("1.40", false, false)
     );
+}
+
+/// What Podman 4.3.1 answers to a ping. It is asked for nothing that takes it long.
+const PODMAN: &[u8] =
+    b"HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\nBuildKit-Version: \r\nDocker-Experimental: true\r\n\
+    Libpod-API-Version: 4.3.1\r\nServer: Libpod/4.3.1 (linux)\r\nContent-Length: 2\r\n\r\nOK";
+
+#[tokio::test]
+async fn podman_introduces_itself() {
+    let fake = Fake::new(|request| match request {
+        "GET /_ping" => Raw(PODMAN),
+        _ => Silence,
+    });
+    let engine = fake.connect().await.unwrap();
+    let info = engine.info();
+    assert_eq!(
+        (&*info.version, &*info.api_version, info.podman),
+        ("4.3.1", "1.41", true)
+    );
+    // The socket is this process's own.
+    assert_eq!(info.rootless, !nix::unistd::geteuid().is_root());
 }
 
 /// Garbage, an error, an answer of another kind, nothing at all: each is an error that names the socket.
@@ -318,4 +370,117 @@ async fn a_removal_under_way_is_waited_for() {
         fake.connect().await.unwrap().remove("id").await.unwrap();
         timeout(Duration::from_secs(10), waited.notified()).await.unwrap();
     }
+}
+
+/// Podman has no event "destroy", and the exit code twice. It removes by itself what has ended.
+#[tokio::test]
+async fn podman_tells_of_an_end_in_its_own_words() {
+    let fake = Fake::podman(|request| match request {
+        "POST /containers/create" => Status(201, r#"{"Id":"id","Warnings":[]}"#),
+        "GET /events" => Json(concat!(
+            r#"{"status":"create","Type":"container","Action":"create","Actor":{"ID":"id","Attributes":{"containerExitCode":"0"}}}"#,
+            "\n",
+            r#"{"status":"die","Type":"container","Action":"die","Actor":{"ID":"id","Attributes":{"containerExitCode":"3","exitCode":"3"}}}"#,
+            "\n",
+            r#"{"status":"remove","Type":"container","Action":"remove","Actor":{"ID":"id","Attributes":{"containerExitCode":"0"}}}"#,
+            "\n"
+        )),
+        "POST /containers/id/attach" => {
+            Raw(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        }
+        "POST /containers/id/start" => Status(204, ""),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    let running = Container::new("i").start(&engine).await.unwrap();
+    let output = running.wait(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(output.status.code(), 3);
+    running.remove().await.unwrap();
+    assert_eq!(fake.heard("DELETE"), 0);
+    // It compares what is asked for with its own names, of which "die" is none.
+    assert_eq!((fake.heard("%22died%22"), fake.heard("%22remove%22")), (1, 1));
+}
+
+/// A command that does not exist is noticed where the container is attached to.
+#[tokio::test]
+async fn podman_refuses_a_command_before_its_start() {
+    let fake = Fake::podman(|request| match request {
+        "POST /containers/create" => Status(201, r#"{"Id":"id","Warnings":[]}"#),
+        "GET /events" => Json(concat!(
+            r#"{"Type":"container","Action":"create","Actor":{"ID":"id"}}"#,
+            "\n"
+        )),
+        "POST /containers/id/attach" => Status(
+            409,
+            r#"{"cause":"OCI runtime error","message":"preparing container id for attach: no such program","response":409}"#,
+        ),
+        "DELETE /containers/id" => Status(200, "[]"),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    let error = Container::new("i").start(&engine).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::StartFailed { reason, .. } if reason.contains("no such program")),
+        "{error:?}"
+    );
+}
+
+/// Podman does not remove a node before the containers that name it.
+#[tokio::test]
+async fn podman_hears_of_no_node_but_of_its_namespaces() {
+    let fake = Fake::podman(|request| match request {
+        "GET /containers/node/json" => {
+            Json(r#"{"Id":"node","State":{"Status":"running","Running":true,"Pid":77}}"#)
+        }
+        "GET /containers/ended/json" => {
+            Json(r#"{"Id":"ended","State":{"Status":"stopped","Running":false,"Pid":0}}"#)
+        }
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    let application = |node| Container::new("i").network_of(node).pid_of(node);
+    application("node").start(&engine).await.unwrap_err();
+    assert_eq!(fake.heard(r#""NetworkMode":"ns:/proc/77/ns/net""#), 1);
+    assert_eq!(fake.heard(r#""PidMode":"ns:/proc/77/ns/pid""#), 1);
+    let error = application("ended").start(&engine).await.unwrap_err();
+    assert!(matches!(error, Error::NotRunning { .. }), "{error:?}");
+    // And it would make the folder.
+    let bind = Container::new("i").bind("/no/such/folder", "/in");
+    let error = bind.start(&engine).await.unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
+}
+
+/// A state that Docker does not have, and an error of the server where Docker says 404.
+#[tokio::test]
+async fn podman_has_states_and_errors_of_its_own() {
+    let fake = Fake::podman(|request| match request {
+        "GET /containers/json" => Json(r#"[{"Id":"id","State":"stopped"}]"#),
+        "DELETE /containers/id" => Status(
+            500,
+            r#"{"cause":"no such container","message":"container id does not exist in database: no such container","response":500}"#,
+        ),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    assert_eq!(engine.remove_labelled("a=b").await.unwrap(), ["id"]);
+}
+
+/// Podman reads the tag in the name, and one change in each parameter.
+#[tokio::test]
+async fn an_import_says_each_change_by_itself() {
+    let fake = Fake::podman(|request| match request {
+        "POST /images/create" => {
+            Json(r#"{"status":"sha256:1","progress":"","progressDetail":{},"id":"sha256:1"}"#)
+        }
+        "GET /images/json" => Json("[]"),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    engine
+        .import_image("name:1", b"archive".to_vec(), &["ENV A=b", "ENV C=d"])
+        .await
+        .unwrap();
+    assert_eq!(fake.heard("&changes="), 3);
+    assert_eq!(fake.heard("&repo=%6E%61%6D%65%3A%31&"), 1);
+    assert_eq!(fake.heard("\r\n\r\narchive"), 1);
 }

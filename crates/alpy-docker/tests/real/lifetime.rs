@@ -5,7 +5,7 @@ use std::env;
 use std::future::pending;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alpy_docker::{Container, Engine, Error};
 use alpy_need::need;
@@ -29,7 +29,13 @@ async fn a_killed_process_takes_its_node_and_applications_along() {
         assert_eq!(scene.containers().await.len(), 3);
         child.kill().unwrap();
         child.wait().unwrap();
+        let killed = Instant::now();
         scene.none_left().await;
+        assert!(
+            killed.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            killed.elapsed()
+        );
     })
     .await;
 }
