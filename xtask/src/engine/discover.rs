@@ -41,8 +41,9 @@ fn answering(host: &str) -> Option<Engine> {
     if !http::ping(socket) {
         return None;
     }
-    // An entry of `SecurityOptions`, in Docker as in Podman.
-    let rootless = http::get(socket, "/info").is_some_and(|info| info.contains("name=rootless"));
+    // An entry of `SecurityOptions` in Docker, a field in Podman.
+    let says = ["name=rootless", r#""Rootless":true"#];
+    let rootless = http::get(socket, "/info").is_some_and(|info| says.iter().any(|say| info.contains(say)));
     Some(Engine {
         host: host.to_owned(),
         rootless,
