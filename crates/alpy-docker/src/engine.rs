@@ -13,7 +13,8 @@ use std::time::Duration;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, RemoveContainerOptions, WaitContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
-use futures_util::{StreamExt, stream};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -22,6 +23,11 @@ use crate::discovery::{self, Attempt, Candidate};
 use crate::plain::{encode, get, ping};
 use crate::under_way::UnderWay;
 use crate::{Error, Result};
+
+/// What an engine tells of its containers, one after another.
+pub(crate) type Events = BoxStream<'static, EventResult>;
+
+type EventResult = Result<EventMessage, bollard::errors::Error>;
 
 /// How long an engine has to say who it is.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
@@ -243,11 +249,9 @@ impl Engine {
 
     /// What happens to one container from its creation on. The engine keeps the latest events and replays those it has, so
     /// nothing is lost between the happening and the question. The stream is lazy: it asks when first polled.
-    pub(crate) fn events(
-        &self,
-        container: &str,
-        kinds: &[&str],
-    ) -> impl futures_util::Stream<Item = Result<EventMessage, bollard::errors::Error>> + use<> {
+    ///
+    /// Podman may tell an event again: it ends the stream when it begins a new file of its log, and is then asked once more.
+    pub(crate) fn events(&self, container: &str, kinds: &[&str]) -> Events {
         let filter = |name: &str, values: &[&str]| {
             (
                 name.to_owned(),
@@ -259,12 +263,19 @@ impl Engine {
             filter("container", &[container]),
             filter("event", kinds),
         ];
-        self.docker.events(Some(EventsOptions {
+        let options = EventsOptions {
             // Second 1 of 1970, whatever the engine's clock says.
             since: Some("1".to_owned()),
             until: None,
             filters: Some(HashMap::from(filters)),
-        }))
+        };
+        let docker = self.docker.clone();
+        let ask = move || docker.events(Some(options.clone())).boxed();
+        if self.info.podman {
+            again_and_again(ask).boxed()
+        } else {
+            ask()
+        }
     }
 
     /// One request, within the limit for requests.
@@ -275,6 +286,20 @@ impl Engine {
     ) -> Result<T> {
         ask_within(self.request_limit, step, request).await
     }
+}
+
+/// Asks for a stream once more whenever it ends, unless it has said nothing at all.
+fn again_and_again(ask: impl Fn() -> Events + Send + 'static) -> impl Stream<Item = EventResult> + Send {
+    let first = (ask(), false);
+    stream::unfold((first, ask), |((mut events, mut heard), ask)| async move {
+        loop {
+            match events.next().await {
+                Some(event) => return Some((event, ((events, true), ask))),
+                None if heard => (events, heard) = (ask(), false),
+                None => return None,
+            }
+        }
+    })
 }
 
 /// One request, within a limit.

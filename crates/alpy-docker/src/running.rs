@@ -21,7 +21,7 @@ use tracing::Instrument;
 use crate::create::{Guard, create};
 use crate::exec::exec;
 use crate::output::{tail, title};
-use crate::watch::{EVENTS, Events, Life, Watch};
+use crate::watch::{EVENTS, Life, Watch};
 use crate::{Archive, Container, Engine, Error, ExitStatus, Failure, Output, Result};
 
 /// How long the last of the output may take to come after the end of a container. A process that the container's first one
@@ -110,7 +110,7 @@ impl Running {
         if let Some(files) = files {
             upload(engine, id, "/", files, &step("copy files into")).await?;
         }
-        let mut events: Events = Box::pin(engine.events(id, &EVENTS));
+        let mut events = engine.events(id, &EVENTS);
         let first = async { events.next().await.unwrap_or_else(|| Err(closed())) };
         let options = AttachContainerOptions {
             stream: true,

@@ -14,14 +14,13 @@ use tokio::task::AbortHandle;
 use tracing::Instrument;
 
 use crate::container::Listeners;
-use crate::engine::chain;
+use crate::engine::{Events, chain};
 use crate::{ExitStatus, Stream};
 
 /// The events that tell a container's life. All of a container's events that are not here, such as those of commands run in
 /// it, are none of ours. The last two are Podman's: asked for what has "died", it tells of a "die"; its "remove" is a "destroy".
 pub(crate) const EVENTS: [&str; 7] = ["create", "attach", "start", "die", "destroy", "died", "remove"];
 
-pub(crate) type Events = Pin<Box<dyn Lazy<Item = Result<EventMessage, EngineError>> + Send>>;
 pub(crate) type Attached = Pin<Box<dyn Lazy<Item = Result<LogOutput, EngineError>> + Send>>;
 
 /// What is known of a container's life.
@@ -119,6 +118,8 @@ impl Watcher {
             None => return Err("the engine ended the stream of events".to_owned()),
         };
         match event.action.as_deref() {
+            // Told again.
+            Some("die" | "died") if self.life.borrow().ended.is_some() => {}
             Some("die" | "died") => {
                 let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
                 // Podman's own name for it comes second.

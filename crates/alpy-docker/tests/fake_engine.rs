@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -399,6 +400,38 @@ async fn podman_tells_of_an_end_in_its_own_words() {
     assert_eq!(fake.heard("DELETE"), 0);
     // It compares what is asked for with its own names, of which "die" is none.
     assert_eq!((fake.heard("%22died%22"), fake.heard("%22remove%22")), (1, 1));
+}
+
+/// Podman ends the stream of events in the middle, when it begins a new file of its log. What it tells again is told once.
+#[tokio::test]
+async fn podman_is_asked_again_for_events() {
+    const CREATE: &str = r#"{"Type":"container","Action":"create","Actor":{"ID":"id"}}"#;
+    const DIE: &str =
+        r#"{"Type":"container","Action":"die","Actor":{"ID":"id","Attributes":{"containerExitCode":"3"}}}"#;
+    const REMOVE: &str = r#"{"Type":"container","Action":"remove","Actor":{"ID":"id"}}"#;
+    let answers: Vec<&'static str> = [vec![CREATE], vec![CREATE, DIE], vec![DIE, REMOVE]]
+        .map(|lines| &*(lines.join("\n") + "\n").leak())
+        .to_vec();
+    let asked = AtomicUsize::new(0);
+    let fake = Fake::podman(move |request| match request {
+        "POST /containers/create" => Status(201, r#"{"Id":"id","Warnings":[]}"#),
+        "GET /events" => Json(answers.get(asked.fetch_add(1, Ordering::Relaxed)).unwrap_or(&"")),
+        "POST /containers/id/attach" => {
+            Raw(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        }
+        "POST /containers/id/start" => Status(204, ""),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    let ends = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ends);
+    let container = Container::new("i").on_end(move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    let running = container.start(&engine).await.unwrap();
+    let output = running.wait(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(output.status.code(), 3);
+    running.remove().await.unwrap();
+    assert_eq!(ends.load(Ordering::Relaxed), 1);
+    assert_eq!(fake.heard("DELETE"), 0);
 }
 
 /// A command that does not exist is noticed where the container is attached to.
