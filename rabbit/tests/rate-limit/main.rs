@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Rabbit lets 1 Mbit/s through.
 
+use std::ops::RangeInclusive;
+
 use alpy::{Link, Testbed, step};
 use anyhow::{Result, ensure};
 use carrot::{iperf3, wire};
@@ -9,9 +11,12 @@ use tracing::info;
 /// The limit in `configure-rabbit`, in bits per second.
 const LIMIT: f64 = 1_000_000.0;
 
-/// How much of the limit a TCP payload may come to: the headers of its frames count against the limit, and the burst that
-/// the limit allows comes on top.
-const EXPECTED: std::ops::RangeInclusive<f64> = 0.90 * LIMIT..=1.02 * LIMIT;
+/// What the wire carries: the limit, and on top the burst that it allows.
+const ON_THE_WIRE: RangeInclusive<f64> = 0.90 * LIMIT..=1.02 * LIMIT;
+
+/// What of it reaches the application. The headers of its frames count against the limit, and so does what TCP sends twice: the
+/// limit drops, and a busy machine is late with acknowledgements.
+const RECEIVED: RangeInclusive<f64> = 0.70 * LIMIT..=1.02 * LIMIT;
 
 #[tokio::test]
 async fn rate_limit() -> Result<()> {
@@ -33,8 +38,8 @@ async fn rate_limit() -> Result<()> {
             info!("Rate received, bits per second: {rate:.0}");
             step!("Check rate", async {
                 ensure!(
-                    EXPECTED.contains(&rate),
-                    "expected a rate of {EXPECTED:?} bits per second, saw {rate:.0}"
+                    RECEIVED.contains(&rate),
+                    "expected a rate of {RECEIVED:?} bits per second, saw {rate:.0}"
                 );
                 Ok(())
             })
@@ -47,8 +52,8 @@ async fn rate_limit() -> Result<()> {
                 let rate = wire::bits_per_second(&bed.capture(1)?, data)?;
                 info!("Rate on the wire, bits per second: {rate:.0}");
                 ensure!(
-                    EXPECTED.contains(&rate),
-                    "expected {EXPECTED:?} bits per second on the wire, saw {rate:.0}"
+                    ON_THE_WIRE.contains(&rate),
+                    "expected {ON_THE_WIRE:?} bits per second on the wire, saw {rate:.0}"
                 );
                 Ok(())
             })
