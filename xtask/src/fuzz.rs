@@ -32,8 +32,9 @@ Exit status: 0 if nothing was found, 2 if something must be done first, 130 afte
 /// Where the targets are, as a package of its own.
 const FOLDER: &str = "crates/alpy-fuzz";
 
-/// libFuzzer compares the time with its own limit only between two inputs, one of which may take so long.
-const GRACE: Duration = Duration::from_secs(120);
+/// libFuzzer looks at its own limit only between two inputs, one of which may take long, and not before it has been through the
+/// corpus.
+const GRACE: Duration = Duration::from_secs(600);
 
 struct Request {
     targets: Vec<String>,
