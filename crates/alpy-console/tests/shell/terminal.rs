@@ -38,13 +38,16 @@ impl Scene {
             .transcript(dir.path().join("evidence"))
             .start(ours)
             .unwrap();
+        // Set last of all: the user's shell, which runs the command, may be one that drops the prompt where nobody types.
+        let prompted = |shell: &str| format!(r#"exec env "PS1=rabbit # " {shell}"#);
         let shell = match shell {
-            Shell::Busybox => "busybox sh -i",
-            Shell::Bash => "bash --norc --noprofile -i",
-            Shell::Dash => "dash -i",
-            Shell::BusyboxWithPrintk => {
-                "unshare -Urm sh -c 'mount --bind printk /proc/sys/kernel/printk && exec busybox sh -i'"
-            }
+            Shell::Busybox => prompted("busybox sh -i"),
+            Shell::Bash => prompted("bash --norc --noprofile -i"),
+            Shell::Dash => prompted("dash -i"),
+            Shell::BusyboxWithPrintk => format!(
+                "exec unshare -Urm sh -c 'mount --bind printk /proc/sys/kernel/printk && {}'",
+                prompted("busybox sh -i")
+            ),
         };
         let work = dir.path().join("work");
         fs::create_dir(&work).unwrap();
@@ -57,12 +60,11 @@ impl Scene {
                 "-qfE",
                 "always",
                 "-c",
-                &format!("stty cols 80 rows 24 echo; exec {shell}"),
+                &format!("stty cols 80 rows 24 echo; {shell}"),
                 "/dev/null",
             ])
             .current_dir(work)
             .env("TERM", "vt100")
-            .env("PS1", "rabbit # ")
             .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
