@@ -24,6 +24,8 @@ const HOMES: &str = "/var/tmp";
 const PREFIX: &str = "alpy-";
 const LOCK: &str = "lock";
 const NEW: &str = "new";
+/// What most people's is on Debian.
+const SHELL: &str = "/bin/bash";
 /// What the name of an engine's group adds to that of the user.
 const GROUP: &str = "-engine";
 /// In the home: the data of the engine that is the group's.
@@ -68,7 +70,7 @@ impl Account {
                 .with_context(|| format!("create {file}"))?;
         }
         let home_text = home.to_string_lossy();
-        let mut arguments = vec!["--no-create-home", "--home-dir", &home_text, "--shell", "/bin/sh"];
+        let mut arguments = vec!["--no-create-home", "--home-dir", &home_text, "--shell", SHELL];
         let group_name = remains.group();
         if rights == Rights::EngineGroup {
             tool("groupadd", &[&group_name])?;
@@ -153,7 +155,10 @@ impl Account {
         command
             .env("HOME", self.writable())
             .env("XDG_RUNTIME_DIR", self.runtime());
-        command.env("USER", self.name()).env("LOGNAME", self.name());
+        command
+            .env("USER", self.name())
+            .env("LOGNAME", self.name())
+            .env("SHELL", SHELL);
     }
 
     /// Removes the user and all that is his.
