@@ -63,7 +63,6 @@ async fn a_disk_that_is_full_fails_the_test_and_names_the_capture() {
     let output = tokio::time::timeout(Duration::from_secs(120), command.output());
     let output = output.await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    println!("{text}");
     assert_eq!(output.status.code(), Some(101), "{text}");
     assert!(text.contains("its body passed, its teardown did not"), "{text}");
     let capture = folder.path().join("disk-full/link0.pcap");

@@ -171,3 +171,29 @@ fn write(sink: &mut Option<Sink>, bytes: &[u8], failure: &mut Option<Error>) {
         failure.get_or_insert(Error::Transcript { path, source });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_on_when_the_disk_is_full_and_says_so_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut transcript = Transcript::create(dir.path()).unwrap();
+        let path = dir.path().join("console.raw");
+        // full(4): each write is refused as on a full disk.
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        transcript.raw = Some(Sink {
+            path: path.clone(),
+            file,
+        });
+        transcript.received(b"login: ");
+        transcript.finish();
+        match transcript.take_failure() {
+            Some(Error::Transcript { path: named, .. }) => assert_eq!(named, path),
+            other => panic!("{other:?}"),
+        }
+        let log = fs::read_to_string(dir.path().join("console.log")).unwrap();
+        assert_eq!(log, "< login: \n");
+    }
+}
