@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 use std::fs;
 
-use alpy_console::{Console, Error};
+use alpy_console::Console;
 
 use crate::far_end::{LONG, pair_of};
 
