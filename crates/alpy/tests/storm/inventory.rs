@@ -195,8 +195,11 @@ fn folders(scope: &Scope, things: &mut BTreeSet<String>) {
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            // QEMU's own temporary files begin so.
-            if is_of_a_run(&name) || name.starts_with("vl.") || name.contains(&scope.name) {
+            // That of a process that is there is somebody else's. QEMU's own temporary files begin with "vl.".
+            let process = name.split('-').nth(1).unwrap_or_default();
+            let dead =
+                !Path::new("/proc").join(process).exists() || process == std::process::id().to_string();
+            if (is_of_a_run(&name) && dead) || name.starts_with("vl.") || name.contains(&scope.name) {
                 things.insert(format!("folder {}", path.display()));
             }
         }
