@@ -3,6 +3,9 @@
 //!
 //! Such a user can read neither the sources nor Cargo's target folder, which may be under root's home. So he gets a bundle
 //! in a folder of his own: xtask itself, the test executables, the folders of the crates, the images.
+//!
+//! He runs all that root does but the documentation tests, which need the compiler and the sources. Two things differ with a
+//! rootless engine, and the tests look at that: taps by name are refused, and limits of containers may be dropped.
 
 mod account;
 mod bundle;
