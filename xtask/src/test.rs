@@ -49,7 +49,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     let mut stages = Stages::default();
     let tests = run(&workspace, &engine, &mut stages)?;
     engine.release()?;
-    if root {
+    if root && !tests.is_empty() {
         for rights in [Rights::None, Rights::EngineGroup] {
             stages.outcomes(rights.words(), || users::run(rights, &tests, &workspace))?;
         }
@@ -109,6 +109,10 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
         doctests.envs(environment.iter().cloned());
         run_doctests(doctests)
     })?;
+    // The stage that builds them has failed, which counts.
+    if tests.is_empty() {
+        return Ok(tests);
+    }
     stages.outcomes(&who()?, || runner::run(&tests, &environment))?;
     Ok(tests)
 }
