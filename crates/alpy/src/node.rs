@@ -93,16 +93,15 @@ impl Node {
     /// Waits for an end that nobody has asked for: before its removal a node does not end by itself. Cancel safe.
     pub(crate) async fn lost(&self) -> Error {
         let reason = match self.running.wait(FOREVER).await {
-            Ok(output) => format!(
-                "it ended with {}: {}",
-                output.status,
-                output.stderr_text().trim_end()
-            ),
+            Ok(output) => match output.stderr_text().trim_end() {
+                "" => format!("it ended with {}", output.status),
+                words => format!("it ended with {}: {words}", output.status),
+            },
             Err(error) => error.to_string(),
         };
         Error::NodeGone {
             index: self.index,
-            reason: reason.trim_end_matches(": ").to_owned(),
+            reason,
         }
     }
 

@@ -177,13 +177,15 @@ impl Testbed {
             .enumerate()
             .map(nic)
             .collect::<Result<Vec<_>>>()?;
-        let accelerator = match accelerator {
-            Some(accelerator) => accelerator,
-            None => Accelerator::detect(machine.program_path()).await?,
+        let start = async {
+            let accelerator = match accelerator {
+                Some(accelerator) => accelerator,
+                None => Accelerator::detect(machine.program_path()).await?,
+            };
+            info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
+            let options = Options::new().evidence(evidence.dir()).accelerator(accelerator);
+            Ok::<_, Error>(Qemu::start(&machine, nics, options).await?)
         };
-        info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
-        let options = Options::new().evidence(evidence.dir()).accelerator(accelerator);
-        let start = async { Ok::<_, Error>(Qemu::start(&machine, nics, options).await?) };
         let mut qemu = step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
         let connect = async {
             let stream = qemu.take_console().expect("nobody has taken it yet");

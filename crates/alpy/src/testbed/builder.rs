@@ -8,7 +8,7 @@ use alpy_docker::Engine;
 use alpy_qemu::{Accelerator, Machine};
 use tracing::{Instrument, debug, error, info};
 
-use super::{Parts, Testbed};
+use super::{Parts, TEARDOWN_NODES, Testbed};
 use crate::error::Error;
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, Failure, Report, chain};
@@ -18,7 +18,7 @@ use crate::logging::{self, RunLog};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
 use crate::step;
-use crate::step::Steps;
+use crate::step::{Steps, within};
 
 /// How much of the console and of QEMU's events an error shows.
 const CONSOLE_LINES: usize = 30;
@@ -227,9 +227,8 @@ impl TestbedBuilder {
             Ok(bed) => bed,
             Err(cause) => {
                 let mut report = Report::new(cause);
-                report
-                    .teardown
-                    .extend(run.close().await.err().map(|error| chain(&error)));
+                let closed = within(TEARDOWN_NODES, run.close()).await;
+                report.teardown.extend(closed.err().map(|error| chain(&error)));
                 return Err(report);
             }
         };
