@@ -228,7 +228,8 @@ fn is_right(request: &Request) -> bool {
             .iter()
             .skip_while(|step| !is_deletion(step))
             .all(is_deletion)
-        && operations.iter().filter(is_tap).count() <= 253
+        && operations.iter().filter(is_tap).count() <= if request.lent { 1 } else { 253 }
+        && !(request.lent && request.namespace.is_some())
 }
 
 fn step_is_right(operation: &Operation) -> bool {
@@ -441,11 +442,11 @@ mod tests {
             vec(operation(), 0..2),
         );
         let more = prop_oneof![9 => Just(Vec::new()), 1 => more];
-        (option::of(namespace()), steps, deletions, more).prop_map(|(namespace, steps, deletions, more)| {
-            Request {
-                namespace,
-                operations: [steps, deletions, more].concat(),
-            }
+        let place = (option::of(namespace()), any::<bool>());
+        (place, steps, deletions, more).prop_map(|((namespace, lent), steps, deletions, more)| Request {
+            namespace,
+            lent,
+            operations: [steps, deletions, more].concat(),
         })
     }
 

@@ -48,6 +48,7 @@
 //!
 //! - [`Listener`]: start here; the socket that a helper connects to, made to be mounted into its container.
 //! - [`Session`]: a helper that has connected; [`Session::run`] has it carry out a request.
+//! - [`Loan`]: what `hold SOCKET` lends of its namespace to a helper elsewhere; [`Session::run_on`] uses it.
 //! - [`Request`]: what to do: taps, links ([`LinkChange`]), addresses, routes ([`Route`]), inspections; all of it or nothing.
 //! - [`Answer`]: the taps' descriptors and the inspected links ([`LinkInfo`], [`Counters`]).
 //! - [`InterfaceName`], [`MacAddr`], [`IpPrefix`], [`Namespace`]: the values, checked when they are made.
@@ -70,6 +71,7 @@
 
 mod error;
 mod listener;
+mod loan;
 mod session;
 
 mod link_change;
@@ -103,6 +105,7 @@ pub use error::{Error, Result};
 pub use guardian::Guardian;
 pub use link_change::LinkChange;
 pub use listener::Listener;
+pub use loan::Loan;
 pub use mac::MacAddr;
 pub use name::InterfaceName;
 pub use prefix::IpPrefix;

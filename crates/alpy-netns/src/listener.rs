@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::mkdtemp;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::{Error, Result, Session};
+use crate::session::take_loan;
+use crate::{Error, Loan, Result, Session};
 
 const SOCKET: &str = "socket";
 
@@ -39,6 +40,9 @@ impl Listener {
 
     /// The helper's arguments, after its name, when the folder is mounted there.
     pub const ARGUMENTS: [&str; 2] = ["serve", "/run/alpy/socket"];
+
+    /// The arguments of a holder that lends, when the folder is mounted there.
+    pub const HOLD_ARGUMENTS: [&str; 2] = ["hold", "/run/alpy/socket"];
 
     /// Makes the socket in a new folder under `parent`. Its path may be of any length.
     ///
@@ -78,18 +82,33 @@ impl Listener {
     /// # Cancel safety
     /// If the future is dropped, the socket and its folder are removed.
     pub async fn accept(self, within: Duration) -> Result<Session> {
-        let expected = "connect";
-        let greeting = async {
-            let (stream, _) = self.listener.accept().await.map_err(Error::Connection)?;
-            let peer = stream.peer_cred().map_err(Error::Connection)?;
-            tracing::debug!(pid = peer.pid(), uid = peer.uid(), "the helper is connected");
-            Session::greet(stream).await
-        };
-        timeout(within, greeting).await.map_err(|_| Error::Timeout {
-            expected,
-            waited: within,
-        })?
+        in_time(within, async { Session::greet(self.connected().await?).await }).await
     }
+
+    /// Waits for a holder (`hold SOCKET`) to connect and to lend what it has of its namespace.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    ///
+    /// # Cancel safety
+    /// As [`Listener::accept`].
+    pub async fn accept_loan(self, within: Duration) -> Result<Loan> {
+        in_time(within, async { take_loan(&self.connected().await?).await }).await
+    }
+
+    async fn connected(&self) -> Result<UnixStream> {
+        let (stream, _) = self.listener.accept().await.map_err(Error::Connection)?;
+        let peer = stream.peer_cred().map_err(Error::Connection)?;
+        tracing::debug!(pid = peer.pid(), uid = peer.uid(), "the helper is connected");
+        Ok(stream)
+    }
+}
+
+async fn in_time<T>(within: Duration, greeting: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(within, greeting).await.map_err(|_| Error::Timeout {
+        expected: "connect",
+        waited: within,
+    })?
 }
 
 #[derive(Debug)]

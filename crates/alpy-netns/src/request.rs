@@ -28,6 +28,9 @@ use crate::{Error, InterfaceName, IpPrefix, LinkChange, Result, Route};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub(crate) namespace: Option<Namespace>,
+    /// Whether the descriptors that come along are a loan of the namespace to work in.
+    #[serde(default)]
+    pub(crate) lent: bool,
     pub(crate) operations: Vec<Operation>,
 }
 
@@ -171,6 +174,14 @@ impl Request {
                 reason,
             });
         }
+        if self.lent && self.namespace.is_some() {
+            return Err(Error::Request {
+                step: 0,
+                operation: "enter the namespace".to_owned(),
+                reason: "it is to be a lent one already".to_owned(),
+            });
+        }
+        let most = if self.lent { 1 } else { Self::MAX_TAPS };
         let mut taps = 0;
         let mut deleting = false;
         for (index, operation) in self.operations.iter().enumerate() {
@@ -187,8 +198,8 @@ impl Request {
             match operation {
                 Operation::CreateTap { .. } => {
                     taps += 1;
-                    if taps > Self::MAX_TAPS {
-                        return fault(format!("more than {} taps in one request", Self::MAX_TAPS));
+                    if taps > most {
+                        return fault(format!("more taps than {most} in one request"));
                     }
                 }
                 Operation::ChangeLink(change) => {
@@ -363,7 +374,7 @@ mod tests {
                 2,
                 "after a deletion",
             ),
-            (many, Request::MAX_TAPS + 1, "more than 253 taps"),
+            (many, Request::MAX_TAPS + 1, "more taps than 253"),
         ] {
             match request.check() {
                 Err(error @ Error::Request { step: found, .. }) => {

@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::wire::{Hello, Incoming, Outgoing, VERSION};
-use crate::{Answer, Error, Operation, Reply, Request, Result};
+use crate::{Answer, Error, Loan, Operation, Reply, Request, Result};
 
 /// A connection to a running helper, which ends when this is dropped.
 #[derive(Debug)]
@@ -84,21 +84,49 @@ impl Session {
         }
     }
 
+    /// Like [`Session::run`], in the namespace that the loan is of. There can be one tap in the request, and no other namespace.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    ///
+    /// # Cancel safety
+    /// As [`Session::run`].
+    pub async fn run_on(&mut self, loan: Loan, request: &Request, within: Duration) -> Result<Answer> {
+        let request = Request {
+            lent: true,
+            ..request.clone()
+        };
+        self.run_passing(&request, &loan.descriptors(), within).await
+    }
+
     /// Greets a helper that has connected.
     pub(crate) async fn greet(stream: UnixStream) -> Result<Self> {
-        let (hello, _) = receive::<Hello>(&stream, "connect").await?;
-        if hello.alpy_netns != VERSION {
-            let reason = format!(
-                "it speaks version {} of the protocol, not {VERSION}",
-                hello.alpy_netns
-            );
-            return Err(Error::Protocol { reason });
-        }
+        hello(&stream).await?;
         Ok(Self {
             stream,
             broken: false,
         })
     }
+}
+
+/// Takes the loan of a holder that has connected.
+pub(crate) async fn take_loan(stream: &UnixStream) -> Result<Loan> {
+    Loan::received(hello(stream).await?).map_err(|count| Error::Protocol {
+        reason: format!("{count} descriptors came for a loan"),
+    })
+}
+
+/// Hears which protocol the other side speaks; returns the descriptors that came along.
+async fn hello(stream: &UnixStream) -> Result<Vec<OwnedFd>> {
+    let (hello, descriptors) = receive::<Hello>(stream, "connect").await?;
+    if hello.alpy_netns != VERSION {
+        let reason = format!(
+            "it speaks version {} of the protocol, not {VERSION}",
+            hello.alpy_netns
+        );
+        return Err(Error::Protocol { reason });
+    }
+    Ok(descriptors)
 }
 
 async fn send(stream: &UnixStream, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<()> {

@@ -4,18 +4,20 @@
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use alpy_netns::helper::{guard, hold, serve};
 
 const USAGE: &str = "usage: alpy-netns-helper serve SOCKET
-       alpy-netns-helper hold
+       alpy-netns-helper hold [SOCKET]
        alpy-netns-helper guard TEST
        alpy-netns-helper --version
 
 serve connects to SOCKET and carries out requests until the other side closes
-hold  stays until standard input ends, and then ends the pid namespace that it is process 1 of
+hold  stays until standard input ends, and then ends the pid namespace that it is process 1 of;
+      where there is a SOCKET, it first lends what it has of its network namespace to who listens there
 guard stays until standard input ends, and then removes what it was told there";
 
 fn main() -> ExitCode {
@@ -35,14 +37,16 @@ fn run(arguments: &[OsString]) -> Result<(), Box<dyn Error>> {
         .map(|word| word.to_str().unwrap_or_default())
         .collect();
     match words[..] {
-        ["serve", _] => {
-            let socket = Path::new(&arguments[1]);
-            serve(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
-        }
-        ["hold"] => hold()?,
+        ["serve", _] => on_socket(Path::new(&arguments[1]), serve)?,
+        ["hold"] => hold(None)?,
+        ["hold", _] => on_socket(Path::new(&arguments[1]), |socket| hold(Some(socket)))?,
         ["guard", _] => guard()?,
         ["--version"] => println!("alpy-netns-helper {}", env!("CARGO_PKG_VERSION")),
         _ => return Err(USAGE.into()),
     }
     Ok(())
+}
+
+fn on_socket(socket: &Path, job: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), String> {
+    job(socket).map_err(|error| format!("{}: {error}", socket.display()))
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::fd::OwnedFd;
 
-use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::link::In6AddrGenMode;
 
 use super::carry_out::failure;
@@ -14,16 +14,18 @@ use crate::{Answer, Failure, InterfaceName, LinkChange, LinkInfo, Operation, Req
 
 /// Does the steps of a request that has been looked at; what is done is undone if a later step fails.
 ///
-/// `targets` are the namespaces that steps, by their index, move a link to.
+/// `targets` are the namespaces that steps, by their index, move a link to. The tap is made of `tun`, where there is one.
 pub(super) async fn act(
     request: &Request,
     links: &Links,
     numbers: HashMap<InterfaceName, u32>,
     targets: &HashMap<usize, Place>,
+    tun: Option<OwnedFd>,
 ) -> Result<Answer, Failure> {
     let mut work = Work {
         links,
         numbers,
+        tun,
         ours: HashSet::new(),
         taps: Vec::new(),
         seen: Vec::new(),
@@ -49,6 +51,7 @@ pub(super) async fn act(
 struct Work<'a> {
     links: &'a Links,
     numbers: HashMap<InterfaceName, u32>,
+    tun: Option<OwnedFd>,
     /// The numbers of the links that this request created; they are undone by closing their descriptors.
     ours: HashSet<u32>,
     taps: Vec<Created>,
@@ -71,7 +74,7 @@ impl<'a> Work<'a> {
         target: Option<&'a Place>,
     ) -> io::Result<()> {
         match operation {
-            Operation::CreateTap { name, owner_uid } => self.create(index, name, *owner_uid)?,
+            Operation::CreateTap { name, owner_uid } => self.create(index, name, *owner_uid).await?,
             Operation::ChangeLink(change) => self.change(change, target).await?,
             Operation::AddAddress { link, prefix } => {
                 let message = self.links.add_address(self.number(link)?, *prefix).await;
@@ -102,8 +105,11 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn create(&mut self, step: usize, name: &InterfaceName, owner_uid: Option<u32>) -> io::Result<()> {
-        let tap = Tap::create(name)?;
+    async fn create(&mut self, step: usize, name: &InterfaceName, owner_uid: Option<u32>) -> io::Result<()> {
+        let tap = match self.tun.take() {
+            Some(device) => Tap::create_of(device, name)?,
+            None => Tap::create(name)?,
+        };
         if let Some(uid) = owner_uid {
             tap.set_owner(uid)?;
         }
@@ -112,7 +118,7 @@ impl<'a> Work<'a> {
             stays: owner_uid.is_some(),
             step,
         });
-        let index = if_nametoindex(name.as_str())?;
+        let index = self.links.index(name).await?;
         self.ours.insert(index);
         self.numbers.insert(name.clone(), index);
         Ok(())

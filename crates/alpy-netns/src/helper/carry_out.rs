@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use super::act::act;
 use super::links::Links;
 use super::places::{Place, within};
+use crate::loan::Loan;
 use crate::{Answer, Error, Failure, InterfaceName, LinkChange, Namespace, Operation, Request};
 
 /// Does what a request says, or nothing.
-pub(super) fn carry_out(request: &Request, passed: &[OwnedFd]) -> Result<Answer, Failure> {
+pub(super) fn carry_out(request: &Request, mut passed: Vec<OwnedFd>) -> Result<Answer, Failure> {
     match request.check() {
         Ok(()) => {}
         Err(Error::Request {
@@ -25,20 +26,25 @@ pub(super) fn carry_out(request: &Request, passed: &[OwnedFd]) -> Result<Answer,
         }
         Err(error) => return Err(whole(&error.to_string())),
     }
-    let find = |namespace: &Namespace| Place::find(namespace, passed);
+    let loan = request.lent.then(|| Loan::received(std::mem::take(&mut passed)));
+    let loan = loan
+        .transpose()
+        .map_err(|count| whole(&format!("{count} descriptors came for a loan")))?;
+    let (netlink, tun) = loan.map(Loan::into_parts).unzip();
+    let find = |namespace: &Namespace| Place::find(namespace, &passed);
     let place = request.namespace.as_ref().map(find).transpose();
     let place = place.map_err(|reason| whole(&reason))?;
     let targets = targets(request, find)?;
     let there = names_there(&targets);
     let outcome = within(place.as_ref(), || {
-        Links::with(async |links| {
+        Links::with(netlink, async |links| {
             let numbers = links
                 .numbers()
                 .await
                 .map_err(|error| format!("listing the links: {error}"))?;
             // The inner result is the request's, the outer one is that of getting so far.
             Ok(match look(request, numbers.keys(), &targets, there) {
-                Ok(()) => act(request, &links, numbers, &targets).await,
+                Ok(()) => act(request, &links, numbers, &targets, tun).await,
                 Err(failure) => Err(failure),
             })
         })
@@ -74,7 +80,9 @@ fn names_there(targets: &HashMap<usize, Place>) -> HashMap<u64, HashSet<Interfac
     let mut there = HashMap::new();
     for place in targets.values() {
         let numbers = within(Some(place), || {
-            Links::with(async |links| links.numbers().await.map_err(|error| error.to_string()))
+            Links::with(None, async |links| {
+                links.numbers().await.map_err(|error| error.to_string())
+            })
         });
         if let (Some(number), Ok(numbers)) = (place.number(), numbers) {
             there.insert(number, numbers.into_keys().collect());

@@ -1,21 +1,35 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use nix::libc;
 use nix::sys::signal::{SigAction, SigHandler, SigSet, Signal, sigaction};
 
+use super::serve::send;
+use crate::Loan;
+use crate::wire::{Hello, VERSION};
+
 /// Stays until standard input ends, or a SIGTERM or SIGINT comes, which ends the process with the status 128 + signal at once.
 ///
 /// Made to be process 1 of a container: its end is the end of every process there, the kernel sees to that. Orphans that die
-/// before are reaped.
+/// before are reaped. With a socket, that of a [`Listener`](crate::Listener), it first lends a [`Loan`] of its network namespace there.
 ///
 /// # Errors
-/// Standard input cannot be read.
-pub fn hold() -> io::Result<()> {
+/// The socket is not there, the namespace has no tun device, or standard input cannot be read.
+pub fn hold(lend_to: Option<&Path>) -> io::Result<()> {
     handle(Signal::SIGTERM, SigHandler::Handler(end))?;
     handle(Signal::SIGINT, SigHandler::Handler(end))?;
     // With SIGCHLD ignored the kernel itself reaps children, adopted ones too (waitpid(2), notes).
     handle(Signal::SIGCHLD, SigHandler::SigIgn)?;
+    if let Some(socket) = lend_to {
+        let stream = UnixStream::connect(socket)?;
+        send(
+            &stream,
+            &Hello { alpy_netns: VERSION },
+            &Loan::open()?.descriptors(),
+        )?;
+    }
     let mut stdin = io::stdin().lock();
     let mut buffer = [0; 4096];
     loop {

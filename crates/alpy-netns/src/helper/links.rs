@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -10,16 +11,18 @@ use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage, Stats64,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::sys::TokioSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use crate::{Counters, InterfaceName, IpPrefix, LinkInfo, MacAddr};
 
-/// The links of the network namespace of the thread that opened this.
+/// The links of a network namespace.
 pub(super) struct Links(Handle);
 
 impl Links {
-    /// Runs something with the links of the calling thread's namespace.
+    /// Runs something with the links of the namespace where the socket was opened; without one, of the calling thread's.
     pub(super) fn with<T, F: Future<Output = Result<T, String>>>(
+        socket: Option<OwnedFd>,
         work: impl FnOnce(Self) -> F,
     ) -> Result<T, String> {
         let text = |error: io::Error| format!("opening a netlink socket: {error}");
@@ -28,7 +31,14 @@ impl Links {
             .build()
             .map_err(text)?;
         runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(text)?;
+            let (connection, handle, _) = match socket {
+                Some(socket) => {
+                    let socket = socket.into_raw_fd();
+                    // SAFETY: the descriptor is given away here.
+                    rtnetlink::from_socket(unsafe { TokioSocket::from_raw_fd(socket) })
+                }
+                None => rtnetlink::new_connection().map_err(text)?,
+            };
             tokio::spawn(connection);
             work(Self(handle)).await
         })
@@ -41,6 +51,15 @@ impl Links {
             .iter()
             .filter_map(|link| Some((name(link)?, link.header.index)))
             .collect())
+    }
+
+    /// The number of the link of this name.
+    pub(super) async fn index(&self, name: &InterfaceName) -> io::Result<u32> {
+        let mut named = self.0.link().get().match_name(name.to_string()).execute();
+        let found = named.try_next().await.map_err(text)?;
+        found
+            .map(|link| link.header.index)
+            .ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     pub(super) async fn get(&self, index: u32) -> io::Result<LinkMessage> {

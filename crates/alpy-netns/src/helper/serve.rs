@@ -19,7 +19,7 @@ pub fn serve(socket: &Path) -> io::Result<()> {
     send(&stream, &Hello { alpy_netns: VERSION }, &[])?;
     let mut incoming = Incoming::default();
     while let Some((request, passed)) = next(&stream, &mut incoming)? {
-        let (reply, taps) = match carry_out(&request, &passed) {
+        let (reply, taps) = match carry_out(&request, passed) {
             Ok(answer) => (Reply::Done { links: answer.links }, answer.taps),
             Err(failure) => (Reply::Failed(failure), Vec::new()),
         };
@@ -52,7 +52,12 @@ fn next(stream: &UnixStream, incoming: &mut Incoming) -> io::Result<Option<(Requ
     }
 }
 
-fn send(stream: &UnixStream, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends one message whole.
+pub(super) fn send(
+    stream: &UnixStream,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut outgoing = Outgoing::new(message, descriptors)?;
     while !outgoing.send(stream.as_fd())? {}
     Ok(())

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 
 use crate::InterfaceName;
-
-const DEVICE: &str = "/dev/net/tun";
+use crate::loan::open_tun;
 
 // linux/if_tun.h; these are _IOW(.., int), but TUNSETIFF reads a whole ifreq.
 nix::ioctl_write_ptr_bad!(tunsetiff, 0x4004_54ca, libc::ifreq);
@@ -20,18 +18,21 @@ pub(super) struct Tap(OwnedFd);
 impl Tap {
     /// Creates a tap in the network namespace of the calling thread.
     pub(super) fn create(name: &InterfaceName) -> io::Result<Self> {
+        Self::create_of(open_tun()?.into(), name)
+    }
+
+    /// Creates a tap of a tun device, in the network namespace where that was opened.
+    pub(super) fn create_of(device: OwnedFd, name: &InterfaceName) -> io::Result<Self> {
         // Never somebody else's persistent tap of the same name.
-        Self::attach(name, libc::IFF_TUN_EXCL)
+        Self::attach(device, name, libc::IFF_TUN_EXCL)
     }
 
     /// Opens a persistent tap, which only its owner may, and only one at a time.
     pub(super) fn open(name: &InterfaceName) -> io::Result<Self> {
-        Self::attach(name, 0)
+        Self::attach(open_tun()?.into(), name, 0)
     }
 
-    fn attach(name: &InterfaceName, flags: libc::c_int) -> io::Result<Self> {
-        let device = File::options().read(true).write(true).open(DEVICE);
-        let device = device.map_err(|error| io::Error::new(error.kind(), format!("{DEVICE}: {error}")))?;
+    fn attach(device: OwnedFd, name: &InterfaceName, flags: libc::c_int) -> io::Result<Self> {
         // SAFETY: all zeros is a valid ifreq.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         // The name's type leaves room for the zero at the end.
@@ -43,7 +44,7 @@ impl Tap {
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: the descriptor is a tun device, and the request outlives the call.
         unsafe { tunsetiff(device.as_raw_fd(), &request) }?;
-        Ok(Self(device.into()))
+        Ok(Self(device))
     }
 
     /// Lets this user open it by its name.

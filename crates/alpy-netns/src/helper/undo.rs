@@ -112,7 +112,7 @@ impl Before {
 fn fetch(from: &Place, name: &InterfaceName, former: &InterfaceName) -> Result<(), String> {
     let home = own().map_err(|error| error.to_string())?;
     within(Some(from), || {
-        Links::with(async |links| {
+        Links::with(None, async |links| {
             let numbers = links.numbers().await.map_err(|error| error.to_string())?;
             // That the new name was free has been looked at. A move that failed half-way may not have renamed it yet.
             let index = *numbers

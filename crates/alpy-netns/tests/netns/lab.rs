@@ -55,9 +55,18 @@ impl Lab {
 
     /// A session with a helper in the lab's namespace, and the helper itself.
     pub(crate) async fn session(&self) -> (Session, Kill) {
+        self.session_of(&[]).await
+    }
+
+    /// The same with words before the helper's, that take something away from it.
+    pub(crate) async fn session_of(&self, before: &[&str]) -> (Session, Kill) {
         let listener = self.listener();
         let mut helper = self.enter();
-        helper.arg(self.helper()).arg("serve").arg(listener.socket());
+        helper
+            .args(before)
+            .arg(self.helper())
+            .arg("serve")
+            .arg(listener.socket());
         let helper = Kill(helper.spawn().unwrap());
         (listener.accept(DEADLINE).await.unwrap(), helper)
     }
@@ -118,8 +127,14 @@ impl Holder {
         self.0.id()
     }
 
+    /// A command in these namespaces.
+    pub(crate) fn enter(&self) -> Command {
+        enter(self.pid())
+    }
+
     pub(crate) fn ip(&self, arguments: &str) -> Value {
-        let output = enter(self.pid())
+        let output = self
+            .enter()
             .args(["ip", "-json"])
             .args(arguments.split(' '))
             .output()

@@ -7,6 +7,7 @@ mod guards;
 mod holds;
 mod image;
 mod lab;
+mod lends;
 mod refuses;
 mod session;
 mod taps;
