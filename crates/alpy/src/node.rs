@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Running};
-use alpy_netns::{Answer, LinkInfo, Request};
+use alpy_netns::{LinkInfo, Loan, Request};
 
 use crate::error::{Error, Result};
-use crate::helper::Place;
+use crate::helper::{LIMIT, Place, at};
 use crate::link::{Link, interface};
 use crate::run::Run;
 
@@ -24,8 +24,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) async fn start(index: usize, link: &Link, run: Arc<Run>) -> Result<Self> {
-        let mut node = run.images().node(&run, &format!("node{index}"))?;
+    /// Starts it, and takes what it lends of its network namespace.
+    pub(crate) async fn start(index: usize, link: &Link, run: Arc<Run>) -> Result<(Self, Loan)> {
+        let name = format!("node{index}");
+        let listener = run.images().listener(&name)?;
+        let mut node = run.images().node(&run, &name, &listener)?;
         if link.has_ipv6() {
             // Docker turns IPv6 off in a namespace without a network of its own.
             for which in ["all", "default"] {
@@ -33,7 +36,11 @@ impl Node {
             }
         }
         let running = node.start(run.engine()).await?;
-        Ok(Self { index, running, run })
+        let node = Self { index, running, run };
+        tokio::select! {
+            loan = listener.accept_loan(LIMIT) => Ok((node, loan.map_err(at(&name))?)),
+            lost = node.lost() => Err(lost),
+        }
     }
 
     /// Which link it belongs to, from 0.
@@ -84,10 +91,10 @@ impl Node {
     /// The helper container cannot run.
     pub async fn interface(&self) -> Result<LinkInfo> {
         let request = Request::new().inspect(interface());
-        let mut answer = self.helper("inspect", &request).await?;
-        answer.links.pop().ok_or_else(|| Error::HelperSilent {
-            name: format!("node{}-inspect", self.index),
-        })
+        let name = format!("node{}-inspect", self.index);
+        let place = Place::Node(self.id());
+        let mut answer = self.run.images().run(&self.run, &name, place, &request).await?;
+        answer.links.pop().ok_or(Error::HelperSilent { name })
     }
 
     /// Waits for an end that nobody has asked for: before its removal a node does not end by itself. Cancel safe.
@@ -103,19 +110,6 @@ impl Node {
             index: self.index,
             reason,
         }
-    }
-
-    /// Has a one-off helper do something in the node's namespace.
-    pub(crate) async fn helper(&self, what: &str, request: &Request) -> Result<Answer> {
-        self.run
-            .images()
-            .run(
-                &self.run,
-                &format!("node{}-{what}", self.index),
-                Place::Node(self.id()),
-                request,
-            )
-            .await
     }
 
     /// Ends the node and with it everything that lives in it.

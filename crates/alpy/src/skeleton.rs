@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alpy_docker::Engine;
-use alpy_netns::{Answer, InterfaceName, LinkChange, Namespace, Request};
-use futures_util::future::{join_all, try_join_all};
+use alpy_netns::{Answer, InterfaceName, LinkChange, Loan, Namespace, Request};
+use futures_util::future::{OptionFuture, join_all, try_join_all};
 
 use crate::error::{Error, Result};
-use crate::helper::Place;
+use crate::helper::{Helper, Place};
 use crate::link::{Link, interface};
 use crate::node::Node;
 use crate::run::Run;
@@ -48,7 +48,12 @@ pub struct NamedTaps {
     skeleton: Skeleton,
     links: Vec<Link>,
     names: Vec<InterfaceName>,
+    loans: Vec<Loan>,
 }
+
+/// Nodes, the taps in them, and the one-off helper that made the taps, which [`end`] waits for: not at once, for there is other
+/// work to do.
+pub(crate) type Started = (Skeleton, Vec<OwnedFd>, Option<Helper>);
 
 impl Skeleton {
     /// A skeleton for the test of this name.
@@ -110,7 +115,7 @@ impl SkeletonBuilder {
         self
     }
 
-    /// An image with `cat` in it to make nodes of, instead of alpy's own.
+    /// An image to make nodes of, instead of alpy's own. What runs in it is alpy's own program.
     pub fn node_image(mut self, image: impl Into<String>) -> Self {
         self.node_image = Some(image.into());
         self
@@ -132,7 +137,9 @@ impl SkeletonBuilder {
     /// Not cancel safe: what was started is ended in the background.
     pub async fn start(self) -> Result<(Skeleton, Vec<OwnedFd>)> {
         let run = self.new_run(None).await?;
-        self.start_in(run, STEP).await
+        let (skeleton, taps, helper) = self.start_in(run, STEP).await?;
+        end(helper).await?;
+        Ok((skeleton, taps))
     }
 
     /// Starts the nodes, and creates a tap for each link in the host's namespace, which the caller's user may open by name:
@@ -147,7 +154,7 @@ impl SkeletonBuilder {
         if run.engine().info().rootless {
             return Err(Error::NamedTapsRootless);
         }
-        let nodes = start_nodes(&run, &self.links).await?;
+        let (nodes, loans) = start_nodes(&run, &self.links).await?;
         let skeleton = Skeleton { nodes, run };
         let owner = nix::unistd::geteuid().as_raw();
         // The random part of the run's id keeps the names apart; an interface name has 15 bytes.
@@ -164,26 +171,23 @@ impl SkeletonBuilder {
             skeleton,
             links: self.links,
             names,
+            loans,
         })
     }
 
     /// Starts everything under the labels of a run, each of the two steps within its limit.
-    pub(crate) async fn start_in(self, run: Arc<Run>, limit: Duration) -> Result<(Skeleton, Vec<OwnedFd>)> {
-        let nodes = start_nodes(&run, &self.links);
-        let nodes = step!(target: "alpy::node", within: limit, "Create nodes", nodes).await?;
-        let create = self.links.iter().zip(&nodes).map(|(link, node)| async {
-            let request = link.settings(node.index(), Request::new().tap(interface()))?;
-            let mut answer = node.helper("create-tap", &request).await?;
-            Ok::<_, Error>(
-                answer
-                    .taps
-                    .pop()
-                    .expect("a session checks that each tap asked for has come"),
-            )
-        });
-        let taps = try_join_all(create);
+    pub(crate) async fn start_in(self, run: Arc<Run>, limit: Duration) -> Result<Started> {
+        // While the nodes start, so does the helper: starts are what takes the time.
+        let helper = OptionFuture::from(
+            (!self.links.is_empty()).then(|| run.images().helper(&run, "create-taps", Place::Alone)),
+        );
+        let helper = async { helper.await.transpose() };
+        let nodes = async { tokio::try_join!(start_nodes(&run, &self.links), helper) };
+        let ((nodes, loans), mut helper) =
+            step!(target: "alpy::node", within: limit, "Create nodes", nodes).await?;
+        let taps = create_taps(helper.as_mut(), &self.links, loans);
         let taps = step!(target: "alpy::node", within: limit, "Create tap interfaces", taps).await?;
-        Ok((Skeleton { nodes, run }, taps))
+        Ok((Skeleton { nodes, run }, taps, helper))
     }
 
     /// Looks at every value before anything is touched.
@@ -221,7 +225,7 @@ impl NamedTaps {
     /// A helper container cannot run, or a tap is gone. Taps that are not moved are deleted.
     ///
     /// Not cancel safe: nodes and taps are removed in the background.
-    pub async fn attach(self) -> Result<Skeleton> {
+    pub async fn attach(mut self) -> Result<Skeleton> {
         let moved = self.move_taps().await;
         if moved.is_err() {
             self.delete_taps().await;
@@ -238,23 +242,26 @@ impl NamedTaps {
         self.skeleton.close().await
     }
 
-    async fn move_taps(&self) -> Result<()> {
+    async fn move_taps(&mut self) -> Result<()> {
         let mut request = Request::new();
         for (node, name) in self.skeleton.nodes().iter().zip(&self.names) {
             let node = Namespace::Pid(node.pid().await?);
             request = request.link(LinkChange::of(name.clone()).name(interface()).namespace(node));
         }
-        self.skeleton.on_host("move-taps", &request).await?;
-        let settings = self
-            .links
-            .iter()
-            .zip(self.skeleton.nodes())
-            .map(|(link, node)| async move {
-                node.helper("set-up-tap", &link.settings(node.index(), Request::new())?)
-                    .await
-            });
-        try_join_all(settings).await?;
-        Ok(())
+        let loans = std::mem::take(&mut self.loans);
+        let run = &self.skeleton.run;
+        let mut helper = run.images().helper(run, "move-taps", Place::Host).await?;
+        let moved = async {
+            helper.run(&request).await?;
+            for (index, (link, loan)) in self.links.iter().zip(loans).enumerate() {
+                helper
+                    .run_on(loan, &link.settings(index, Request::new())?)
+                    .await?;
+            }
+            Ok(())
+        };
+        let moved = moved.await;
+        helper.end_after(moved).await
     }
 
     /// Deletes each tap that is still in the host's namespace.
@@ -268,7 +275,29 @@ impl NamedTaps {
     }
 }
 
-async fn start_nodes(run: &Arc<Run>, links: &[Link]) -> Result<Vec<Node>> {
+async fn start_nodes(run: &Arc<Run>, links: &[Link]) -> Result<(Vec<Node>, Vec<Loan>)> {
     let start = |(index, link)| Node::start(index, link, Arc::clone(run));
-    try_join_all(links.iter().enumerate().map(start)).await
+    let started = try_join_all(links.iter().enumerate().map(start)).await?;
+    Ok(started.into_iter().unzip())
+}
+
+/// Has the helper make a tap in each of the namespaces that the nodes lend.
+async fn create_taps(helper: Option<&mut Helper>, links: &[Link], loans: Vec<Loan>) -> Result<Vec<OwnedFd>> {
+    let mut taps = Vec::new();
+    let Some(helper) = helper else {
+        return Ok(taps);
+    };
+    for (index, (link, loan)) in links.iter().zip(loans).enumerate() {
+        let request = link.settings(index, Request::new().tap(interface()))?;
+        taps.extend(helper.run_on(loan, &request).await?.taps);
+    }
+    Ok(taps)
+}
+
+/// Waits until the helper of a start has ended.
+pub(crate) async fn end(helper: Option<Helper>) -> Result<()> {
+    match helper {
+        Some(helper) => helper.end().await,
+        None => Ok(()),
+    }
 }

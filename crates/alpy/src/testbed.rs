@@ -27,7 +27,7 @@ use crate::limits::{Deadline, Limits};
 use crate::link::Link;
 use crate::node::Node;
 use crate::run::Run;
-use crate::skeleton::{Skeleton, SkeletonBuilder};
+use crate::skeleton::{self, Skeleton, SkeletonBuilder};
 use crate::step;
 use crate::step::{StepTimeout, Steps};
 
@@ -165,7 +165,7 @@ impl Testbed {
             skeleton,
             accelerator,
         } = parts;
-        let (skeleton, taps) = skeleton.start_in(run, deadline.share()).await?;
+        let (skeleton, taps, helper) = skeleton.start_in(run, deadline.share()).await?;
         let nic = |(index, (tap, link)): (usize, (_, &Link))| {
             Ok(Nic::new(alpy_qemu::Tap::Descriptor(tap))
                 .mac(link.nic_mac(index)?)
@@ -184,9 +184,11 @@ impl Testbed {
             };
             info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
             let options = Options::new().evidence(evidence.dir()).accelerator(accelerator);
-            Ok::<_, Error>(Qemu::start(&machine, nics, options).await?)
+            let qemu = async { Ok(Qemu::start(&machine, nics, options).await?) };
+            tokio::try_join!(qemu, skeleton::end(helper))
         };
-        let mut qemu = step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
+        let (mut qemu, ()) =
+            step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
         let connect = async {
             let stream = qemu.take_console().expect("nobody has taken it yet");
             Console::builder().transcript(evidence.dir()).start(stream)

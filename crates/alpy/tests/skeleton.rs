@@ -5,13 +5,12 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::time::Duration;
 
 use alpy::docker::Engine;
 use alpy::{Error, Link, NamedTaps, Skeleton};
 use alpy_need::need;
-use serde_json::json;
-use support::{ask, busybox, containers_of, eventually};
+use serde_json::{Value, json};
+use support::{busybox, containers_of, eventually, seen};
 
 #[tokio::test]
 async fn each_node_has_its_tap_with_the_settings_of_the_link() {
@@ -133,46 +132,34 @@ async fn nodes_and_applications_have_no_capability_and_can_gain_none() {
 #[tokio::test]
 async fn a_helper_may_do_network_settings_in_its_node_and_nothing_else() {
     need!(docker);
-    let builder = Skeleton::builder("helper-rights").link(Link::new());
-    let (skeleton, _taps) = builder.start().await.unwrap();
+    let engine = Engine::connect().await.unwrap();
+    let builder = Skeleton::builder("helper-rights")
+        .engine(engine.clone())
+        .link(Link::new());
+    let (started, node, helper) = tokio::join!(
+        builder.start(),
+        seen(&engine, "helper-rights", "-node0"),
+        seen(&engine, "helper-rights", "-create-taps"),
+    );
+    let (skeleton, _taps) = started.unwrap();
+    has_rights(&engine, &node, &[]);
+    // What it works in is lent to it: it is in no namespace but its own.
+    has_rights(&engine, &helper, &["NET_ADMIN"]);
+    for (container, network) in [(&node, "none"), (&helper, "none")] {
+        let rights = &container["HostConfig"];
+        assert_eq!(
+            (&rights["NetworkMode"], &rights["PidMode"]),
+            (&json!(network), &json!(""))
+        );
+    }
+
     let node = &skeleton.nodes()[0];
-    let socket = skeleton.engine().socket();
-    // It is there for a tenth of a second.
-    let looking = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(2));
-        loop {
-            tick.tick().await;
-            let others = containers_of(skeleton.engine(), skeleton.run_id()).await;
-            for helper in others.iter().filter(|id| *id != node.id()) {
-                let seen = ask(&socket, &format!("/containers/{helper}/json"));
-                if !seen.is_null() {
-                    return seen;
-                }
-            }
-        }
-    };
-    let (interface, helper) = tokio::join!(node.interface(), looking);
+    let (interface, helper) =
+        tokio::join!(node.interface(), seen(&engine, "helper-rights", "-node0-inspect"),);
     interface.unwrap();
+    has_rights(&engine, &helper, &["NET_ADMIN"]);
     let rights = &helper["HostConfig"];
-    assert_eq!(rights["CapAdd"], json!(["NET_ADMIN"]));
-    // Podman names them all, but for those that it would not have given anyway.
-    let podman = skeleton.engine().info().podman;
-    let dropped = rights["CapDrop"].as_array().unwrap();
-    assert!(
-        *dropped == [json!("ALL")] || podman && dropped.contains(&json!("SYS_CHROOT")),
-        "{dropped:?}"
-    );
-    assert_eq!(rights["SecurityOpt"], json!(["no-new-privileges"]));
-    assert_eq!(
-        (&rights["ReadonlyRootfs"], &rights["Privileged"]),
-        (&json!(true), &json!(false))
-    );
-    let devices = rights["Devices"].as_array().unwrap();
-    assert_eq!(
-        (devices.len(), &devices[0]["PathOnHost"]),
-        (1, &json!("/dev/net/tun"))
-    );
-    let (network, processes) = if podman {
+    let (network, processes) = if engine.info().podman {
         let pid = node.pid().await.unwrap();
         (format!("ns:/proc/{pid}/ns/net"), format!("ns:/proc/{pid}/ns/pid"))
     } else {
@@ -183,13 +170,36 @@ async fn a_helper_may_do_network_settings_in_its_node_and_nothing_else() {
         (&rights["NetworkMode"], &rights["PidMode"]),
         (&json!(network), &json!(processes))
     );
-    // The socket's folder, and no other part of the host.
-    let mounts = helper["Mounts"].as_array().unwrap();
+    assert_eq!(skeleton.close().await.len(), 0);
+}
+
+/// A container of alpy's has these capabilities, the tun device and the folder of its socket, and no other part of the host.
+fn has_rights(engine: &Engine, container: &Value, capabilities: &[&str]) {
+    let rights = &container["HostConfig"];
+    let added = rights["CapAdd"].as_array().map_or(&[][..], Vec::as_slice);
+    assert_eq!(added, capabilities);
+    // Podman names them all, but for those that it would not have given anyway.
+    let podman = engine.info().podman;
+    let dropped = rights["CapDrop"].as_array().expect("a list");
+    assert!(
+        *dropped == [json!("ALL")] || podman && dropped.contains(&json!("SYS_CHROOT")),
+        "{dropped:?}"
+    );
+    assert_eq!(rights["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!(
+        (&rights["ReadonlyRootfs"], &rights["Privileged"]),
+        (&json!(true), &json!(false))
+    );
+    let devices = rights["Devices"].as_array().expect("a list");
+    assert_eq!(
+        (devices.len(), &devices[0]["PathOnHost"]),
+        (1, &json!("/dev/net/tun"))
+    );
+    let mounts = container["Mounts"].as_array().expect("a list");
     assert_eq!(
         (mounts.len(), &mounts[0]["Destination"]),
         (1, &json!("/run/alpy"))
     );
-    assert_eq!(skeleton.close().await.len(), 0);
 }
 
 #[tokio::test]

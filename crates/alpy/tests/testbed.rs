@@ -67,7 +67,7 @@ async fn a_test_that_passes_leaves_its_evidence_and_nothing_else() {
         assert!(dir.join(file).is_file(), "{file} is missing");
     }
     assert_eq!(
-        fs::read_to_string(dir.join("containers/node0-create-tap.status")).unwrap(),
+        fs::read_to_string(dir.join("containers/create-taps.status")).unwrap(),
         "exit code 0\n"
     );
     let folders = fs::read_dir(&dir)

@@ -80,7 +80,7 @@ impl TestbedBuilder {
         self
     }
 
-    /// An image with `cat` in it to make nodes of, instead of alpy's own.
+    /// An image to make nodes of, instead of alpy's own. What runs in it is alpy's own program.
     pub fn node_image(mut self, image: impl Into<String>) -> Self {
         self.parts.skeleton = self.parts.skeleton.node_image(image);
         self

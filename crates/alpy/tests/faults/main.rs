@@ -20,7 +20,7 @@ use alpy_need::need;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proxy::{Mode, Proxy};
-use support::{containers_of, eventually};
+use support::{containers_of, eventually, seen};
 
 fn bed(test: &str) -> TestbedBuilder {
     Testbed::builder(test)
@@ -335,17 +335,11 @@ async fn a_helper_that_is_killed_is_an_error_of_its_step() {
     need!(docker, qemu);
     for attempt in 1.. {
         let test = format!("helper-killed-{attempt}");
-        let label = format!("alpy.test={test}");
+        let of_test = test.clone();
         let killing = tokio::spawn(async move {
             let engine = Engine::connect().await.unwrap();
-            // The first two containers are nodes; a helper comes next, and is there for a tenth of a second.
-            let mut tick = tokio::time::interval(Duration::from_millis(2));
-            loop {
-                tick.tick().await;
-                if let [helper, _, _, ..] = &engine.labelled(&label).await.unwrap()[..] {
-                    return engine.remove(helper).await;
-                }
-            }
+            let helper = seen(&engine, &of_test, "-create-taps").await;
+            engine.remove(helper["Id"].as_str().unwrap()).await
         });
         let result = bed(&test).run(async |_| TestResult::Ok(())).await;
         killing.abort();
@@ -355,7 +349,7 @@ async fn a_helper_that_is_killed_is_an_error_of_its_step() {
             continue;
         };
         println!("{failure}");
-        has(&failure, &["node", "step: Create tap interfaces"]);
+        has(&failure, &["create-taps", "step: Create "]);
         let engine = Engine::connect().await.unwrap();
         eventually("the containers are gone", async || {
             engine

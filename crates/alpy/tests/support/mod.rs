@@ -32,6 +32,29 @@ pub(crate) async fn containers_of(engine: &Engine, run: &str) -> Vec<String> {
         .expect("the engine lists")
 }
 
+/// Looks until the engine has a container of this test whose name ends so, and tells what the engine knows of it. Some are there
+/// for a tenth of a second only.
+pub(crate) async fn seen(engine: &Engine, test: &str, name: &str) -> Value {
+    let socket = engine.socket();
+    let mut tick = tokio::time::interval(Duration::from_millis(2));
+    loop {
+        tick.tick().await;
+        for id in engine
+            .labelled(&format!("alpy.test={test}"))
+            .await
+            .expect("the engine lists")
+        {
+            let container = ask(&socket, &format!("/containers/{id}/json"));
+            if container["Name"]
+                .as_str()
+                .is_some_and(|found| found.ends_with(name))
+            {
+                return container;
+            }
+        }
+    }
+}
+
 /// Waits for a condition that something else brings about, for at most 10 s.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let met = async {
