@@ -6,6 +6,7 @@
 )]
 
 mod args;
+mod bench;
 mod build;
 mod engine;
 mod fuzz;
@@ -42,6 +43,7 @@ Tasks:
   storm         End tests at random moments, in many ways, and look whether anything stays
   with-engine   Run a command with an engine and the images at hand
   fuzz          Fuzz what alpy parses
+  bench         Measure alpy beside its peers
 
 `cargo xtask <TASK> --help` says more.";
 
@@ -69,6 +71,7 @@ fn dispatch(mut arguments: Vec<String>) -> Result<ExitCode> {
         "storm" => storm::main(arguments),
         "with-engine" => with_engine::main(arguments),
         "fuzz" => fuzz::main(arguments),
+        "bench" => bench::main(arguments),
         users::BUNDLE_TESTS => users::bundle_tests(&arguments),
         engine::KEEPER => engine::keeper(&arguments),
         "-h" | "--help" | "help" => {
