@@ -65,7 +65,7 @@
 //!
 //! In a container, the helper needs `--cap-drop ALL --cap-add NET_ADMIN --device /dev/net/tun` and nothing else: it may run
 //! read-only, with no new privileges, with a rootful engine and with a rootless one. (There, and in a user namespace,
-//! `/dev/net/tun` has to be open to all, which is udev's default.) To move a link to a namespace that is named by its path, that
+//! `/dev/net/tun` has to be open to all, which is udev's default.) A holder that lends needs the device, and no capability. To move a link to a namespace that is named by its path, that
 //! path has to be mounted; by a process, `--pid host`. Docker turns IPv6 off in a namespace without networks: the node needs
 //! `--sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.default.disable_ipv6=0` for addresses of that version.
 

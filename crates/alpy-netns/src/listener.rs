@@ -88,7 +88,7 @@ impl Listener {
     /// Waits for a holder (`hold SOCKET`) to connect and to lend what it has of its namespace.
     ///
     /// # Errors
-    /// As [`Listener::accept`].
+    /// As [`Listener::accept`]; [`Error::Protocol`] also for a helper, which lends nothing.
     ///
     /// # Cancel safety
     /// As [`Listener::accept`].
@@ -99,7 +99,7 @@ impl Listener {
     async fn connected(&self) -> Result<UnixStream> {
         let (stream, _) = self.listener.accept().await.map_err(Error::Connection)?;
         let peer = stream.peer_cred().map_err(Error::Connection)?;
-        tracing::debug!(pid = peer.pid(), uid = peer.uid(), "the helper is connected");
+        tracing::debug!(pid = peer.pid(), uid = peer.uid(), "the executable has connected");
         Ok(stream)
     }
 }

@@ -20,7 +20,12 @@ impl Loan {
     /// How many descriptors it takes, in the order in which they are passed.
     pub(crate) const DESCRIPTORS: usize = 2;
 
-    /// What came over the socket, if that is a loan.
+    #[cfg(feature = "helper")]
+    pub(crate) fn new(netlink: OwnedFd, tun: OwnedFd) -> Self {
+        Self { netlink, tun }
+    }
+
+    /// What came over the socket, if that is a loan; else how many descriptors came.
     pub(crate) fn received(descriptors: Vec<OwnedFd>) -> Result<Self, usize> {
         let [netlink, tun] =
             <[OwnedFd; Self::DESCRIPTORS]>::try_from(descriptors).map_err(|all| all.len())?;
@@ -36,39 +41,3 @@ impl Loan {
         [self.netlink.as_fd(), self.tun.as_fd()]
     }
 }
-
-#[cfg(feature = "helper")]
-mod of_this_namespace {
-    use std::fs::File;
-    use std::io;
-
-    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-
-    use super::Loan;
-
-    impl Loan {
-        pub(crate) const TUN_DEVICE: &str = "/dev/net/tun";
-
-        /// Opens what there is to lend of the calling thread's namespace. That needs no capability.
-        pub(crate) fn open() -> io::Result<Self> {
-            Ok(Self {
-                netlink: socket(
-                    AddressFamily::Netlink,
-                    SockType::Raw,
-                    SockFlag::SOCK_CLOEXEC,
-                    SockProtocol::NetlinkRoute,
-                )?,
-                tun: open_tun()?.into(),
-            })
-        }
-    }
-
-    /// A tun device of the calling thread's namespace that is no interface yet.
-    pub(crate) fn open_tun() -> io::Result<File> {
-        let device = File::options().read(true).write(true).open(Loan::TUN_DEVICE);
-        device.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", Loan::TUN_DEVICE)))
-    }
-}
-
-#[cfg(feature = "helper")]
-pub(crate) use of_this_namespace::open_tun;

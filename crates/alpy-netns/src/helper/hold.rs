@@ -5,8 +5,10 @@ use std::path::Path;
 
 use nix::libc;
 use nix::sys::signal::{SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use super::serve::send;
+use super::tap::open_tun;
 use crate::Loan;
 use crate::wire::{Hello, VERSION};
 
@@ -24,11 +26,7 @@ pub fn hold(lend_to: Option<&Path>) -> io::Result<()> {
     handle(Signal::SIGCHLD, SigHandler::SigIgn)?;
     if let Some(socket) = lend_to {
         let stream = UnixStream::connect(socket)?;
-        send(
-            &stream,
-            &Hello { alpy_netns: VERSION },
-            &Loan::open()?.descriptors(),
-        )?;
+        send(&stream, &Hello { alpy_netns: VERSION }, &loan()?.descriptors())?;
     }
     let mut stdin = io::stdin().lock();
     let mut buffer = [0; 4096];
@@ -40,6 +38,17 @@ pub fn hold(lend_to: Option<&Path>) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Opens what there is to lend of this network namespace. That needs no capability.
+fn loan() -> io::Result<Loan> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    Ok(Loan::new(netlink, open_tun()?))
 }
 
 /// Process 1 has no default action for a signal: without a handler it would not be there.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 
 use crate::InterfaceName;
-use crate::loan::open_tun;
+
+const DEVICE: &str = "/dev/net/tun";
 
 // linux/if_tun.h; these are _IOW(.., int), but TUNSETIFF reads a whole ifreq.
 nix::ioctl_write_ptr_bad!(tunsetiff, 0x4004_54ca, libc::ifreq);
@@ -18,7 +20,7 @@ pub(super) struct Tap(OwnedFd);
 impl Tap {
     /// Creates a tap in the network namespace of the calling thread.
     pub(super) fn create(name: &InterfaceName) -> io::Result<Self> {
-        Self::create_of(open_tun()?.into(), name)
+        Self::create_of(open_tun()?, name)
     }
 
     /// Creates a tap of a tun device, in the network namespace where that was opened.
@@ -29,7 +31,7 @@ impl Tap {
 
     /// Opens a persistent tap, which only its owner may, and only one at a time.
     pub(super) fn open(name: &InterfaceName) -> io::Result<Self> {
-        Self::attach(open_tun()?.into(), name, 0)
+        Self::attach(open_tun()?, name, 0)
     }
 
     fn attach(device: OwnedFd, name: &InterfaceName, flags: libc::c_int) -> io::Result<Self> {
@@ -64,4 +66,11 @@ impl Tap {
     pub(super) fn into_descriptor(self) -> OwnedFd {
         self.0
     }
+}
+
+/// Opens a tun device that is no interface yet. It belongs to the network namespace of the calling thread.
+pub(super) fn open_tun() -> io::Result<OwnedFd> {
+    let device = File::options().read(true).write(true).open(DEVICE);
+    let device = device.map_err(|error| io::Error::new(error.kind(), format!("{DEVICE}: {error}")))?;
+    Ok(device.into())
 }
