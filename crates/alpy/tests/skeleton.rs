@@ -130,7 +130,7 @@ async fn nodes_and_applications_have_no_capability_and_can_gain_none() {
 }
 
 #[tokio::test]
-async fn a_helper_may_do_network_settings_in_its_node_and_nothing_else() {
+async fn nodes_and_helpers_may_do_their_work_and_nothing_else() {
     need!(docker);
     let engine = Engine::connect().await.unwrap();
     let builder = Skeleton::builder("helper-rights")
@@ -145,17 +145,18 @@ async fn a_helper_may_do_network_settings_in_its_node_and_nothing_else() {
     has_rights(&engine, &node, &[]);
     // What it works in is lent to it: it is in no namespace but its own.
     has_rights(&engine, &helper, &["NET_ADMIN"]);
-    for (container, network) in [(&node, "none"), (&helper, "none")] {
-        let rights = &container["HostConfig"];
+    // Podman has a word for it.
+    let own_pids = if engine.info().podman { "private" } else { "" };
+    for rights in [&node["HostConfig"], &helper["HostConfig"]] {
         assert_eq!(
             (&rights["NetworkMode"], &rights["PidMode"]),
-            (&json!(network), &json!(""))
+            (&json!("none"), &json!(own_pids))
         );
     }
 
     let node = &skeleton.nodes()[0];
     let (interface, helper) =
-        tokio::join!(node.interface(), seen(&engine, "helper-rights", "-node0-inspect"),);
+        tokio::join!(node.interface(), seen(&engine, "helper-rights", "-node0-inspect"));
     interface.unwrap();
     has_rights(&engine, &helper, &["NET_ADMIN"]);
     let rights = &helper["HostConfig"];

@@ -33,26 +33,25 @@ pub(crate) async fn containers_of(engine: &Engine, run: &str) -> Vec<String> {
 }
 
 /// Looks until the engine has a container of this test whose name ends so, and tells what the engine knows of it. Some are there
-/// for a tenth of a second only.
+/// for a tenth of a second only. It looks for at most 30 s.
 pub(crate) async fn seen(engine: &Engine, test: &str, name: &str) -> Value {
-    let socket = engine.socket();
-    let mut tick = tokio::time::interval(Duration::from_millis(2));
-    loop {
-        tick.tick().await;
-        for id in engine
-            .labelled(&format!("alpy.test={test}"))
-            .await
-            .expect("the engine lists")
-        {
-            let container = ask(&socket, &format!("/containers/{id}/json"));
-            if container["Name"]
-                .as_str()
-                .is_some_and(|found| found.ends_with(name))
-            {
-                return container;
+    let (socket, label) = (engine.socket(), format!("alpy.test={test}"));
+    let look = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(2));
+        loop {
+            tick.tick().await;
+            for id in engine.labelled(&label).await.expect("the engine lists") {
+                let container = ask(&socket, &format!("/containers/{id}/json"));
+                let found = container["Name"].as_str();
+                if found.is_some_and(|found| found.ends_with(name)) {
+                    return container;
+                }
             }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(30), look)
+        .await
+        .unwrap_or_else(|_| panic!("no container {name} of {test} was seen"))
 }
 
 /// Waits for a condition that something else brings about, for at most 10 s.
