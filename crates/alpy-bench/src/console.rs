@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::figure::{note, print};
 use crate::measure::{peak_kib, processor, quantile};
-use crate::{Extent, Rounds, peer};
+use crate::{Extent, order, peer};
 
 const FLOOD: usize = 50_000_000;
 const MARKER: &str = "marker 17: ";
@@ -54,7 +54,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
     }
     for run in 0..extent.runs {
         note(&format!("console: run {} of {}", run + 1, extent.runs));
-        for index in Rounds::order(FLOODED.len(), run) {
+        for index in order(FLOODED.len(), run) {
             let (subject, kind) = FLOODED[index];
             let folder = tempfile::tempdir()?;
             let place = folder.path().display().to_string();
@@ -75,7 +75,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
                 print(case, "processor, s", subject, peer::number(&result, "cpu")?);
             }
         }
-        for index in Rounds::order(TURNING.len(), run) {
+        for index in order(TURNING.len(), run) {
             let (subject, kind, count) = TURNING[index];
             let command = match kind {
                 "pexpect" => python(&["turns", &count.to_string()]),

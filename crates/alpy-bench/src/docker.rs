@@ -7,7 +7,7 @@ use alpy::docker::{Container, Engine};
 use anyhow::{Context, Result, ensure};
 
 use crate::figure::{note, print};
-use crate::{Extent, Rounds, peer};
+use crate::{Extent, order, peer};
 
 /// How many containers a run has of each.
 const COUNT: usize = 5;
@@ -26,7 +26,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
     }
     for run in 0..extent.runs {
         note(&format!("docker: run {} of {}", run + 1, extent.runs));
-        for index in Rounds::order(SUBJECTS.len(), run) {
+        for index in order(SUBJECTS.len(), run) {
             let times = match index {
                 0 => command_line(&image)?,
                 1 => runtime.block_on(ours(&engine, &image))?,

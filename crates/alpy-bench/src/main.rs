@@ -50,10 +50,6 @@ fn main() -> Result<()> {
 }
 
 /// The order of the subjects in a run: each run begins with another one.
-struct Rounds;
-
-impl Rounds {
-    fn order(count: usize, run: usize) -> impl Iterator<Item = usize> {
-        (0..count).map(move |index| (index + run) % count)
-    }
+fn order(count: usize, run: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |index| (index + run) % count)
 }

@@ -17,7 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::figure::{note, print};
 use crate::peer::{self, Killed};
-use crate::{Extent, Rounds};
+use crate::{Extent, order};
 
 const TAPS: [usize; 2] = [1, 16];
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
         };
         for run in 0..extent.runs {
             note(&format!("netns: {case}, run {} of {}", run + 1, extent.runs));
-            for index in Rounds::order(WAYS.len(), run) {
+            for index in order(WAYS.len(), run) {
                 let (subject, way) = WAYS[index];
                 let time = match way {
                     None => runtime.block_on(ours(folder.path(), &helper, taps))?,

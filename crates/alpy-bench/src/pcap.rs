@@ -13,7 +13,7 @@ use alpy::pcap::{Capture, Reader};
 use anyhow::{Context, Result, ensure};
 
 use crate::figure::{note, print};
-use crate::{Extent, Rounds, peer};
+use crate::{Extent, order, peer};
 use made::Made;
 
 /// Where a large file may be for a while; the folder of the system for such files else.
@@ -48,7 +48,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
     let made = made::write(&path)?;
     for run in 0..extent.runs {
         note(&format!("pcap: run {} of {}", run + 1, extent.runs));
-        for index in Rounds::order(SUBJECTS.len(), run) {
+        for index in order(SUBJECTS.len(), run) {
             let subject = SUBJECTS[index];
             report(subject.name(), &made, subject.time(&path, &made)?);
         }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::figure::{note, print};
 use crate::measure::processor;
 use crate::peer::{self, Killed};
-use crate::{Extent, Rounds};
+use crate::{Extent, order};
 
 /// How long a client is measured in one run, and in how many pieces: QEMU's own pace changes from one moment to the next, and in
 /// turns that hits all alike.
@@ -56,7 +56,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
             note(&format!("qmp: {case}, run {} of {}", run + 1, extent.runs));
             let mut work = SUBJECTS.map(|_| Work::default());
             for piece in 0..PIECES as usize {
-                for index in Rounds::order(SUBJECTS.len(), run + piece) {
+                for index in order(SUBJECTS.len(), run + piece) {
                     let more = SUBJECTS[index].work(&socket, in_flight)?;
                     let sum = &mut work[index];
                     sum.count += more.count;

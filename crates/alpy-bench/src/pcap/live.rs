@@ -16,7 +16,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::made::{file_header, record_header};
 use crate::figure::{note, print};
 use crate::measure::quantile;
-use crate::{Extent, Rounds};
+use crate::{Extent, order};
 
 const FRAMES: usize = 2000;
 const PAUSE: Duration = Duration::from_micros(500);
@@ -35,7 +35,7 @@ const SUBJECTS: [(&str, Follow); 2] = [
 pub(super) fn measure(extent: &Extent, path: &Path) -> Result<()> {
     for run in 0..extent.runs {
         note(&format!("pcap: live, run {} of {}", run + 1, extent.runs));
-        for index in Rounds::order(SUBJECTS.len(), run) {
+        for index in order(SUBJECTS.len(), run) {
             let (subject, follow) = SUBJECTS[index];
             let mut file = File::create(path)?;
             file.write_all(&file_header())?;
