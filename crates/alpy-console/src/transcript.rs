@@ -59,6 +59,20 @@ impl Transcript {
         })
     }
 
+    /// Takes over what another transcript has in its directory.
+    pub(crate) fn continue_from(&mut self, dir: &Path) -> Result<(), Error> {
+        let read = |name| {
+            let path = dir.join(name);
+            fs::read(&path).map_err(|source| Error::Transcript { path, source })
+        };
+        let (log, raw) = (read("console.log")?, read("console.raw")?);
+        self.recent
+            .extend_from_slice(&raw[raw.len().saturating_sub(RECENT)..]);
+        write(&mut self.log, &log, &mut self.failure);
+        write(&mut self.raw, &raw, &mut self.failure);
+        Ok(())
+    }
+
     pub(crate) fn received(&mut self, bytes: &[u8]) {
         self.recent
             .extend_from_slice(&bytes[bytes.len().saturating_sub(RECENT)..]);

@@ -51,24 +51,32 @@ impl Nic {
     pub(crate) fn into_descriptor(self) -> Option<OwnedFd> {
         match self.tap {
             Tap::Descriptor(descriptor) => Some(descriptor),
-            Tap::Name(_) => None,
+            Tap::Name(_) | Tap::Nowhere => None,
         }
     }
 
+    pub(crate) fn mac_address(&self) -> Option<[u8; 6]> {
+        self.mac
+    }
+
     fn arguments(&self, index: usize, model: NicModel, network_boot: bool) -> Vec<OsString> {
-        let backend = OptionValue::new("tap").set("id", format!("link{index}"));
+        let backend = |kind| OptionValue::new(kind).set("id", format!("link{index}"));
+        // vhost would carry the frames past the capture.
         let backend = match &self.tap {
-            Tap::Descriptor(descriptor) => backend.set("fd", descriptor.as_raw_fd().to_string()),
+            Tap::Descriptor(descriptor) => backend("tap")
+                .set("fd", descriptor.as_raw_fd().to_string())
+                .set("vhost", "off"),
             // With a vnet header on the tap, QEMU before 8.0 writes each frame behind that header into the capture, and the
             // guest may send frames that never were on a wire: larger than the MTU, without checksum.
-            Tap::Name(name) => backend
+            Tap::Name(name) => backend("tap")
                 .set("ifname", name)
                 .set("script", "no")
                 .set("downscript", "no")
-                .set("vnet_hdr", "off"),
+                .set("vnet_hdr", "off")
+                .set("vhost", "off"),
+            // A hub with one port: the link is up, as it is with a tap.
+            Tap::Nowhere => backend("hubport").set("hubid", index.to_string()),
         };
-        // vhost would carry the frames past the capture.
-        let backend = backend.set("vhost", "off");
 
         let mut device = OptionValue::new(model.device())
             .set("id", format!("nic{index}"))
@@ -100,6 +108,8 @@ pub enum Tap {
     Descriptor(OwnedFd),
     /// One in the network namespace of QEMU, which QEMU opens by its name and so must be allowed to.
     Name(String),
+    /// None: the guest sees its link up, and what it sends goes nowhere. For a machine that is to be saved before it has a wire.
+    Nowhere,
 }
 
 impl Tap {
