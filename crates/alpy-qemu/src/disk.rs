@@ -96,9 +96,14 @@ impl Disk {
         self.persistent
     }
 
-    /// What shapes the guest apart from the content.
-    pub(crate) fn shape(&self) -> (Option<&str>, DiskModel) {
-        (self.format.as_deref(), self.model)
+    pub(crate) fn format_name(&self) -> Option<&str> {
+        self.format.as_deref()
+    }
+
+    /// The same disk with its image somewhere else.
+    pub(crate) fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = path.into();
+        self
     }
 }
 

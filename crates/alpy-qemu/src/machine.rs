@@ -9,7 +9,7 @@ use crate::accelerator::Accelerator;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::firmware::Firmware;
-use crate::nic::{self, Nic, NicModel};
+use crate::nic::{self, Look, Nic, NicModel};
 use crate::option::OptionValue;
 use crate::recipe::Recipe;
 use crate::state::{self, Place};
@@ -203,6 +203,9 @@ impl Machine {
                 arguments.pair("-object", place.memory(self.memory_mib));
             }
         }
+        if let Some(Place::Restore(folder)) = place {
+            arguments.pair("-rtc", state::clock(folder));
+        }
         arguments.pair("-accel", accelerator.name());
         arguments.pair("-cpu", &self.cpu_model);
         arguments.pair("-smp", self.cpus.to_string());
@@ -219,9 +222,13 @@ impl Machine {
         }
         // First among the devices, so that a disk more or less does not move them to other PCI slots, from which guests derive
         // interface names.
-        arguments
-            .0
-            .extend(nic::arguments(self.nic_model, nics, self.network_boot));
+        let look = Look {
+            model: self.nic_model,
+            network_boot: self.network_boot,
+            // Whether it boots or is restored, so that the guest sees the same.
+            restorable: self.recipe.is_some() || place.is_some(),
+        };
+        arguments.0.extend(nic::arguments(look, nics));
         for (index, disk) in self.disks.iter().enumerate() {
             arguments.0.extend(match place {
                 Some(Place::Restore(folder)) => disk.restored_arguments(index, folder),
@@ -273,32 +280,24 @@ impl Machine {
         files
     }
 
-    /// The machine with its files taken out: what is left shapes the guest by its text.
-    pub(crate) fn shape(&self) -> String {
-        let Self {
-            program: _,
-            machine_type,
-            cpu_model,
-            cpus,
-            memory_mib,
-            firmware,
-            kernel,
-            initrd,
-            append,
-            disks,
-            cdrom,
-            nic_model,
-            network_boot,
-            extra,
-            recipe,
-        } = self;
-        let firmware = matches!(firmware, Firmware::Uefi { .. });
-        let files = [kernel.is_some(), initrd.is_some(), cdrom.is_some()];
-        let disks: Vec<_> = disks.iter().map(Disk::shape).collect();
-        format!(
-            "{machine_type:?} {cpu_model:?} {cpus} {memory_mib} {firmware} {files:?} {append:?} {disks:?} {nic_model:?} \
-             {network_boot} {extra:?} {recipe:?}"
-        )
+    /// Its arguments, as if all its files and taps were in the same place always, and the recipe: what is left shapes the guest by its text.
+    pub(crate) fn shape(&self, accelerator: &Accelerator, nics: &[Nic]) -> String {
+        let mut still = self.clone();
+        let named = |file: &mut PathBuf| *file = "file".into();
+        [&mut still.kernel, &mut still.initrd, &mut still.cdrom]
+            .into_iter()
+            .flatten()
+            .for_each(named);
+        if let Firmware::Uefi { code, variables } = &mut still.firmware {
+            [code, variables].into_iter().for_each(named);
+        }
+        still
+            .disks
+            .iter_mut()
+            .for_each(|disk| *disk = disk.clone().at("file"));
+        let nics: Vec<_> = nics.iter().map(Nic::without_tap).collect();
+        let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())));
+        format!("{arguments:?} {:?}", self.recipe)
     }
 
     /// Whether all that the guest changes is in a saved state.

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ pub struct Qemu {
     captures: Vec<PathBuf>,
     place: Option<Place>,
     disks: usize,
+    cpu_started: OnceLock<Instant>,
     /// Somebody has told it to end.
     told_to_end: AtomicBool,
     /// Those of the captures that had ended before QEMU was told to quit.
@@ -114,6 +116,7 @@ impl Qemu {
             captures,
             place: options.place,
             disks: machine.disks().len(),
+            cpu_started: OnceLock::new(),
             told_to_end: AtomicBool::new(false),
             incomplete: None,
         })
@@ -158,6 +161,7 @@ impl Qemu {
     /// # Errors
     /// [`Error::Exited`], [`Error::Qmp`].
     pub async fn start_cpu(&self) -> Result<()> {
+        self.cpu_started.get_or_init(Instant::now);
         match self.qmp.execute(Cont).await {
             Ok(_) => Ok(()),
             Err(error) => Err(explain(&self.process, "when its CPU was started", error).await),
@@ -175,7 +179,15 @@ impl Qemu {
         let Some(Place::Save(folder)) = &self.place else {
             return Err(state::failed("save", "it was not started to be saved"));
         };
-        match state::save(&self.qmp, folder, self.disks, timeout).await {
+        match state::save(
+            &self.qmp,
+            folder,
+            self.disks,
+            self.cpu_started.get().copied(),
+            timeout,
+        )
+        .await
+        {
             Err(Error::Qmp { when, source }) => Err(explain(&self.process, when, source).await),
             result => result,
         }

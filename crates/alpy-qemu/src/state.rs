@@ -11,7 +11,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use alpy_qmp::Client;
 use alpy_qmp::commands::{Getfd, Migrate, MigrateIncoming, QueryMigrate, Stop};
@@ -31,6 +31,9 @@ pub(crate) const MEMORY_ID: &str = "memory0";
 
 const MEMORY: &str = "memory";
 const DEVICES: &str = "devices";
+
+/// How long the machine had run when it was saved, in microseconds.
+const RAN: &str = "ran";
 
 /// Where a machine's memory is kept.
 #[derive(Debug, Clone)]
@@ -56,6 +59,43 @@ impl Place {
     }
 }
 
+/// The value of `-rtc` for a machine that was saved in this folder.
+///
+/// The times in captures are those of the guest's clock, which goes on where it was, from the moment when QEMU believes to begin. So it
+/// is told to have begun as much earlier. The guest's RTC is part of the state, and is not changed by this.
+pub(crate) fn clock(folder: &Path) -> String {
+    let ran = fs::read_to_string(folder.join(RAN)).unwrap_or_default();
+    let ran = Duration::from_micros(ran.trim().parse().unwrap_or_default());
+    let began = SystemTime::now() - ran;
+    let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("base={}", date(began.as_secs()))
+}
+
+/// Seconds since 1970 as `2026-11-24T15:37:57`.
+fn date(seconds: u64) -> String {
+    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+    let mut year = 1970;
+    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!(
+        "{year}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}",
+        days + 1
+    )
+}
+
 /// The name of the file that holds what a disk's image does not.
 pub(crate) fn overlay(disk: usize) -> String {
     format!("disk{disk}.qcow2")
@@ -68,13 +108,27 @@ pub(crate) fn failed(what: &'static str, reason: impl Into<String>) -> Error {
     }
 }
 
-pub(crate) async fn save(qmp: &Client, folder: &Path, disks: usize, timeout: Duration) -> Result<()> {
+/// Saves a machine whose CPUs were started then, and not stopped since.
+pub(crate) async fn save(
+    qmp: &Client,
+    folder: &Path,
+    disks: usize,
+    started: Option<std::time::Instant>,
+    timeout: Duration,
+) -> Result<()> {
     let when = |source| Error::Qmp {
         when: "when its machine was saved",
         source,
     };
     let end = Instant::now() + timeout;
     qmp.execute(Stop).await.map_err(when)?;
+    let ran = started.map(|started| started.elapsed()).unwrap_or_default();
+    let path = folder.join(RAN);
+    fs::write(&path, format!("{}\n", ran.as_micros())).map_err(|source| Error::File {
+        what: "write",
+        path,
+        source,
+    })?;
     for disk in 0..disks {
         let path = folder.join(overlay(disk));
         new_file(&path)?;
@@ -165,7 +219,7 @@ pub(crate) async fn restore(qmp: &Client, folder: &Path, timeout: Duration) -> R
         source,
     })?;
     capabilities(qmp).await.map_err(when)?;
-    // QEMU and a virtio driver would announce where a guest has moved to: frames that a booted one does not send.
+    // QEMU would announce where a guest has moved to: frames that a booted one does not send.
     qmp.execute_raw("migrate-set-parameters", json!({"announce-rounds": 0}))
         .await
         .map_err(when)?;
@@ -249,7 +303,6 @@ pub fn fingerprint(
     })?;
     let mut contents = Contents::recall(memory);
     let mut text = format!("alpy state 1\nqemu {}\n", contents.of(&program)?);
-    let _ = writeln!(text, "accelerator {}", accelerator.name());
     if accelerator.name() == "kvm" {
         // What a CPU of the model `max` or `host` can do.
         let host = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -261,16 +314,13 @@ pub fn fingerprint(
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let _ = writeln!(text, "host {} {kernel:?}", Checksum::of(host.as_bytes()));
     }
-    let _ = writeln!(text, "machine {}", machine.shape());
-    for nic in nics {
-        let _ = writeln!(text, "nic {:?}", nic.mac_address());
-    }
+    let _ = writeln!(text, "machine {}", machine.shape(accelerator, nics));
     for file in machine.files() {
         let _ = writeln!(text, "file {}", contents.of(&file)?);
     }
     for disk in machine.disks() {
         let mut path = Some(disk.path().to_owned());
-        let mut format = disk.shape().0.map(str::to_owned);
+        let mut format = disk.format_name().map(str::to_owned);
         // A chain that is longer is a circle.
         for _ in 0..100 {
             let Some(file) = path else { break };
@@ -406,6 +456,25 @@ impl Contents {
         // Of two that do this at once one wins, and the other one's files are read again some time. A line that is not whole is none.
         if let Err(error) = fs::write(memory, text) {
             tracing::debug!(file = %memory.display(), %error, "checksums not remembered");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_dates_as_qemu_reads_them() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (1_735_689_599, "2024-12-31T23:59:59"),
+            (1_795_540_536, "2026-11-24T17:15:36"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+        ] {
+            assert_eq!(date(seconds), expected);
         }
     }
 }
