@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
 use alpy::console::RemoteShell;
@@ -12,11 +13,13 @@ use alpy::{Link, SavedStates, Testbed, TestbedBuilder};
 use alpy_need::need;
 use anyhow::Result;
 use carrot::ping;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
-/// The folder of the states of these tests: one that lasts, for a boot takes its time.
-fn folder() -> PathBuf {
-    alpy::evidence::target_dir().join("alpy-test-states")
+/// Where states last, for a boot takes its time. These tests do not work with `ALPY_SAVED_STATES=off`.
+fn shared() -> SavedStates {
+    SavedStates::from_env().unwrap()
 }
 
 fn rabbit(test: &str, states: SavedStates) -> TestbedBuilder {
@@ -56,45 +59,40 @@ async fn two_restored_guests_differ_and_have_the_time() {
     need!(docker, qemu);
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let log = restored(
-            "restored-guest",
-            SavedStates::at(folder()),
-            async |bed, mut shell| {
-                let random = random(&mut shell).await?;
-                assert_eq!(random.len(), 32, "{random}");
-                seen.push(random);
-                // The clock as busybox shows it, to the microsecond.
-                let before = SystemTime::now();
-                let time = shell.run("adjtimex | grep time.tv_").await?.text().into_owned();
-                let numbers: Vec<u64> = time
-                    .split_whitespace()
-                    .filter_map(|word| word.parse().ok())
-                    .collect();
-                let guest = SystemTime::UNIX_EPOCH
-                    + Duration::from_secs(numbers[0])
-                    + Duration::from_micros(numbers[1]);
-                let after = SystemTime::now();
-                let second = Duration::from_secs(1);
-                assert!(
-                    before - second < guest && guest < after + second,
-                    "{before:?} {guest:?} {after:?}"
-                );
-                println!("the clock is {:?} behind the end", after.duration_since(guest));
-                let links = shell
-                    .run("cat /sys/class/net/eth*/address")
-                    .await?
-                    .text()
-                    .into_owned();
-                let links: Vec<_> = links.split_whitespace().collect();
-                assert_eq!(links.len(), 2, "{links:?}");
-                // All that came before is in the transcript, and nothing is left to be read.
-                let transcript = fs::read_to_string(bed.evidence().file("console.log"))?;
-                for part in ["< rabbit login: ", "> root", "< rabbit# "] {
-                    assert!(transcript.contains(part), "no {part:?} in {transcript}");
-                }
-                Ok(())
-            },
-        )
+        let log = restored("restored-guest", shared(), async |bed, mut shell| {
+            let random = random(&mut shell).await?;
+            assert_eq!(random.len(), 32, "{random}");
+            seen.push(random);
+            // The clock as busybox shows it, to the microsecond.
+            let before = SystemTime::now();
+            let time = shell.run("adjtimex | grep time.tv_").await?.text().into_owned();
+            let numbers: Vec<u64> = time
+                .split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            let guest =
+                SystemTime::UNIX_EPOCH + Duration::from_secs(numbers[0]) + Duration::from_micros(numbers[1]);
+            let after = SystemTime::now();
+            let second = Duration::from_secs(1);
+            assert!(
+                before - second < guest && guest < after + second,
+                "{before:?} {guest:?} {after:?}"
+            );
+            println!("the clock is {:?} behind the end", after.duration_since(guest));
+            let links = shell
+                .run("cat /sys/class/net/eth*/address")
+                .await?
+                .text()
+                .into_owned();
+            let links: Vec<_> = links.split_whitespace().collect();
+            assert_eq!(links.len(), 2, "{links:?}");
+            // All that came before is in the transcript, and nothing is left to be read.
+            let transcript = fs::read_to_string(bed.evidence().file("console.log"))?;
+            for part in ["< rabbit login: ", "> root", "< rabbit# "] {
+                assert!(transcript.contains(part), "no {part:?} in {transcript}");
+            }
+            Ok(())
+        })
         .await;
         assert!(log.contains("Restore saved state"), "{log}");
     }
@@ -164,7 +162,7 @@ fn normal(packet: &Packet<'_>) -> Option<String> {
 #[tokio::test]
 async fn a_restored_rabbit_and_a_booted_one_see_the_same_wire() {
     need!(docker, qemu);
-    let restored = wire("wire-restored", SavedStates::at(folder())).await;
+    let restored = wire("wire-restored", shared()).await;
     let booted = wire("wire-booted", SavedStates::off()).await;
     assert!(booted[0].len() >= 6, "{booted:?}");
     assert_eq!(restored, booted);
@@ -208,6 +206,71 @@ async fn a_damaged_state_is_built_again_and_the_log_says_why() {
     assert!(fourth.contains("Boot and save"), "{fourth}");
 }
 
+/// Names the folder for a child's states.
+const STATES: &str = "ALPY_TEST_STATES";
+
+#[tokio::test]
+#[ignore = "the child that another test starts"]
+async fn a_child_that_builds() {
+    let states = SavedStates::at(std::env::var_os(STATES).expect("another test starts this one"));
+    restored("killed-builder", states, async |_, _| Ok(())).await;
+}
+
+#[tokio::test]
+async fn a_builder_that_is_killed_leaves_nothing_and_holds_up_nobody() {
+    need!(docker, qemu);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("states");
+    let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["a_child_that_builds", "--exact", "--ignored", "--nocapture"])
+        .env(STATES, &folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let booting = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("Wait for \"rabbit login: \"...") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(timeout(Duration::from_secs(120), booting).await.unwrap());
+    let names = || {
+        let entries = fs::read_dir(&folder).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("tmp-")).collect::<Vec<_>>()
+    };
+    assert_eq!(names().len(), 1);
+    child.kill().await.unwrap();
+    let log = restored("after-killed-builder", SavedStates::at(&folder), async |_, _| {
+        Ok(())
+    })
+    .await;
+    assert!(log.contains(": there is none yet..."), "{log}");
+    assert!(names().is_empty(), "{:?}", names());
+}
+
+#[tokio::test]
+async fn tests_that_need_a_state_at_once_build_it_once() {
+    need!(docker, qemu);
+    let folder = tempfile::tempdir().unwrap();
+    let at = || SavedStates::at(folder.path().join("states"));
+    let nothing = async |_: &Testbed, _: RemoteShell| Ok(());
+    let (one, two) = tokio::join!(
+        restored("at-once", at(), nothing),
+        restored("at-once", at(), nothing)
+    );
+    let built = [&one, &two].map(|log| log.matches("Boot and save state").count() > 0);
+    assert!(built[0] != built[1], "{one}\n{two}");
+    let waited = if built[0] { &two } else { &one };
+    assert!(waited.contains("Wait until saved state"), "{waited}");
+}
+
 #[tokio::test]
 async fn a_warm_test_is_quick() {
     need!(docker, qemu);
@@ -217,10 +280,10 @@ async fn a_warm_test_is_quick() {
         Ok(())
     };
     BUILT
-        .get_or_init(async || drop(restored("warm-test", SavedStates::at(folder()), body).await))
+        .get_or_init(async || drop(restored("warm-test", shared(), body).await))
         .await;
     let begin = Instant::now();
-    let log = restored("warm-test", SavedStates::at(folder()), body).await;
+    let log = restored("warm-test", shared(), body).await;
     println!("{log}");
     println!("a warm test without traffic: {:?}", begin.elapsed());
 }
