@@ -25,6 +25,7 @@ use crate::machine::Machine;
 use crate::nic::Nic;
 use crate::option::OptionValue;
 use crate::process;
+use crate::recipe::Recipe;
 
 /// The memory's id in QEMU.
 pub(crate) const MEMORY_ID: &str = "memory0";
@@ -315,6 +316,9 @@ pub fn fingerprint(
         let _ = writeln!(text, "host {} {kernel:?}", Checksum::of(host.as_bytes()));
     }
     let _ = writeln!(text, "machine {}", machine.shape(accelerator, nics));
+    if let Some(shell) = machine.recipe().and_then(Recipe::shell) {
+        let _ = writeln!(text, "shell {}", Checksum::of(shell.install_line().as_bytes()));
+    }
     for file in machine.files() {
         let _ = writeln!(text, "file {}", contents.of(&file)?);
     }
