@@ -105,10 +105,11 @@ async fn any_byte_that_is_changed_is_noticed_in_each_file() {
     }
 }
 
-/// As a look does that comes a while after the state was built: the clock of these files is set back.
+/// As a look does that comes a while after the state was built.
 fn remember_as_verified(store: &Store, key: &Key, state: &Path) {
     // The time of the change of an inode cannot be set; the wait is for it to become old enough.
-    while !Identity::of(state.join("devices")).unwrap().is_settled() {
+    let settled = |file: fs::DirEntry| Identity::of(file.path()).unwrap().is_settled();
+    while !fs::read_dir(state).unwrap().all(|file| settled(file.unwrap())) {
         std::thread::yield_now();
     }
     store.verify(key).unwrap();
