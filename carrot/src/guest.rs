@@ -15,32 +15,40 @@ const POWEROFF_LIMIT: Duration = Duration::from_secs(60);
 
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a kernel says when it gives up, and then says no more.
-const PANIC: &str = "Kernel panic";
-
-/// Waits for the login prompt and logs in as root, who has no password.
+/// The shell of root, who has no password: the one in which the machine's recipe ends, else after the login prompt.
 ///
 /// # Errors
 /// There is no prompt in time, or the kernel panics: that is an error at once.
 pub async fn login(bed: &Testbed) -> Result<RemoteShell> {
     let console = bed.console();
+    if bed.recipe().is_some() {
+        let attach = async {
+            // Its prompt is read already.
+            console.send_line("").await?;
+            attach(console).await
+        };
+        return step!("Attach to the shell", attach).await;
+    }
     step!("Wait for the system to boot", boot(console)).await?;
     let login = async {
         console.send_line("root").await?;
-        RemoteShell::builder(console.clone(), "rabbit# ")
-            .deadline(STEP_LIMIT)
-            .quiet_kernel()
-            .attach()
-            .await
+        attach(console).await
     };
-    Ok(step!("Login to the system", login).await?)
+    step!("Login to the system", login).await
+}
+
+async fn attach(console: &Console) -> Result<RemoteShell> {
+    let shell = RemoteShell::builder(console.clone(), rabbit::PROMPT);
+    Ok(shell.deadline(STEP_LIMIT).quiet_kernel().attach().await?)
 }
 
 async fn boot(console: &Console) -> Result<()> {
-    let seen = console.expect_any(["rabbit login: ", PANIC], BOOT_LIMIT).await?;
+    let seen = console
+        .expect_any(["rabbit login: ", rabbit::PANIC], BOOT_LIMIT)
+        .await?;
     if seen.index == 1 {
         let why = console.read_line(STEP_LIMIT).await?;
-        bail!("the guest's kernel has given up: {PANIC}{why}");
+        bail!("the guest's kernel has given up: {}{why}", rabbit::PANIC);
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ async fn a_kernel_that_panics_is_an_error_at_once() {
         .machine(
             rabbit::machine()
                 .unwrap()
+                .without_saved_state()
                 .append("console=ttyS0 quiet rdinit=/no/such/program"),
         )
         .link(Link::new())
@@ -81,7 +82,8 @@ async fn a_child_whose_body_passes() {
         unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
     }
     Testbed::builder("disk-full")
-        .machine(rabbit::machine().unwrap())
+        // What a state takes is more than the room.
+        .machine(rabbit::machine().unwrap().without_saved_state())
         .link(Link::new().address("192.168.0.1/24"))
         .link(Link::new().address("192.168.0.2/24"))
         .run(async |bed| -> anyhow::Result<()> {

@@ -9,21 +9,43 @@
 
 pub mod images;
 
+use std::time::Duration;
+
 use alpy::docker::{Engine, Tar};
-use alpy::qemu::Machine;
+use alpy::qemu::{Machine, Recipe};
 use anyhow::{Context, Result};
 
 /// Memory of the rabbit in MiB.
 pub const MEMORY_MIB: u32 = 256;
 
-/// The rabbit as a machine: kernel, initrd, serial console, 256 MiB of memory.
+/// What a rabbit's shell prints when it waits for a command.
+pub const PROMPT: &str = "rabbit# ";
+
+/// What a kernel says when it gives up, and then says no more.
+pub const PANIC: &str = "Kernel panic";
+
+/// How long a rabbit may take to boot. A busy machine without KVM takes its time.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// From the CPU's start to the shell of root, who has no password.
+pub fn logged_in() -> Recipe {
+    Recipe::new("logged-in")
+        .within(BOOT_LIMIT)
+        .fails_on(PANIC)
+        .expect("rabbit login: ")
+        .line("root")
+        .root_shell(PROMPT)
+}
+
+/// The rabbit as a machine: kernel, initrd, serial console, 256 MiB of memory. Tests begin when it is [logged in](logged_in).
 pub fn machine() -> Result<Machine> {
     let rabbit = images::manifest()?.rabbit;
     Ok(Machine::new()
         .kernel(rabbit.kernel)
         .initrd(rabbit.initrd)
         .append(rabbit.cmdline)
-        .memory_mib(MEMORY_MIB))
+        .memory_mib(MEMORY_MIB)
+        .saved_state(logged_in()))
 }
 
 /// The name of a container image that the tests use: `busybox`, `http`, `iperf3` or `iproute2`. It is imported into the engine if it

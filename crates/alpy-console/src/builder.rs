@@ -20,6 +20,7 @@ use crate::{Console, Error};
 #[must_use]
 pub struct Builder {
     transcript: Option<PathBuf>,
+    history: Option<(PathBuf, Vec<u8>)>,
     window_bytes: usize,
     send_deadline: Duration,
 }
@@ -28,6 +29,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             transcript: None,
+            history: None,
             window_bytes: 4 << 20,
             send_deadline: Duration::from_secs(10),
         }
@@ -44,6 +46,13 @@ impl Builder {
     /// earlier run are overwritten.
     pub fn transcript(mut self, dir: impl Into<PathBuf>) -> Self {
         self.transcript = Some(dir.into());
+        self
+    }
+
+    /// Goes on where a console that was closed had come to, with its transcript in this directory: this transcript begins with that one,
+    /// and what the other had not read yet is the first to be read here.
+    pub fn history(mut self, dir: impl Into<PathBuf>, unread: impl Into<Vec<u8>>) -> Self {
+        self.history = Some((dir.into(), unread.into()));
         self
     }
 
@@ -72,11 +81,17 @@ impl Builder {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
-        let transcript = match &self.transcript {
+        let mut transcript = match &self.transcript {
             Some(dir) => Transcript::create(dir)?,
             None => Transcript::default(),
         };
+        let mut unread = Vec::new();
+        if let Some((dir, bytes)) = self.history {
+            transcript.continue_from(&dir)?;
+            unread = bytes;
+        }
         let shared = Arc::new(Shared::new(transcript, self.window_bytes));
+        shared.state().window.push(&unread);
         let (reader, writer) = tokio::io::split(stream);
         let (closing, closed) = watch::channel(false);
         let task = runtime.spawn(drain(reader, Arc::clone(&shared), closed).in_current_span());

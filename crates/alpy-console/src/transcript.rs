@@ -59,6 +59,20 @@ impl Transcript {
         })
     }
 
+    /// Takes over what another transcript has in its directory.
+    pub(crate) fn continue_from(&mut self, dir: &Path) -> Result<(), Error> {
+        let read = |name| {
+            let path = dir.join(name);
+            fs::read(&path).map_err(|source| Error::Transcript { path, source })
+        };
+        let (log, raw) = (read("console.log")?, read("console.raw")?);
+        self.recent
+            .extend_from_slice(&raw[raw.len().saturating_sub(RECENT)..]);
+        write(&mut self.log, &log, &mut self.failure);
+        write(&mut self.raw, &raw, &mut self.failure);
+        Ok(())
+    }
+
     pub(crate) fn received(&mut self, bytes: &[u8]) {
         self.recent
             .extend_from_slice(&bytes[bytes.len().saturating_sub(RECENT)..]);
@@ -175,6 +189,41 @@ fn write(sink: &mut Option<Sink>, bytes: &[u8], failure: &mut Option<Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn goes_on_behind_another_transcript_with_what_that_one_had_not_read() {
+        use std::time::Duration;
+
+        use tokio::io::AsyncWriteExt;
+
+        let deadline = Duration::from_secs(10);
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (near, mut far) = tokio::io::duplex(100);
+        let builder = crate::Console::builder().transcript(first.path());
+        let console = builder.start(near).unwrap();
+        far.write_all(b"login: # more").await.unwrap();
+        console.expect("# ", deadline).await.unwrap();
+        console.send_line("id").await.unwrap();
+        console.expect("more", deadline).await.unwrap();
+        console.close(deadline).await.unwrap();
+
+        let (near, mut far) = tokio::io::duplex(100);
+        let builder = crate::Console::builder()
+            .transcript(second.path())
+            .history(first.path(), "more");
+        let console = builder.start(near).unwrap();
+        assert!(console.tail(5).contains("login: # more"), "{}", console.tail(5));
+        far.write_all(b" and more$").await.unwrap();
+        let read = console.expect_string("$", deadline).await.unwrap();
+        assert_eq!(read, "more and more");
+        console.close(deadline).await.unwrap();
+        let log = fs::read_to_string(second.path().join("console.log")).unwrap();
+        let before = fs::read_to_string(first.path().join("console.log")).unwrap();
+        assert!(before.contains("> id\n"), "{before}");
+        assert_eq!(log, format!("{before}<  and more$\n"));
+        let raw = fs::read(second.path().join("console.raw")).unwrap();
+        assert_eq!(raw, b"login: # more and more$");
+    }
 
     #[test]
     fn goes_on_when_the_disk_is_full_and_says_so_in_the_end() {

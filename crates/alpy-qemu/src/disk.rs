@@ -2,9 +2,10 @@
 //! Disks.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::option::OptionValue;
+use crate::state;
 
 /// A disk image.
 ///
@@ -64,6 +65,45 @@ impl Disk {
         }
         let device = OptionValue::new(self.model.device()).set("drive", &id);
         ["-drive".into(), drive.into(), "-device".into(), device.into()]
+    }
+}
+
+impl Disk {
+    /// The arguments for a disk that goes on where it was saved: an overlay on the one in the folder, which is one on the image.
+    pub(crate) fn restored_arguments(&self, index: usize, folder: &Path) -> [OsString; 4] {
+        let id = format!("disk{index}");
+        let image = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut drive = OptionValue::new("")
+            .set("id", &id)
+            .set("if", "none")
+            .file(&folder.join(state::overlay(index)))
+            .set("format", "qcow2")
+            .set("snapshot", "on")
+            // The image may have another name by now.
+            .set("backing.file.filename", image);
+        if let Some(format) = &self.format {
+            drive = drive.set("backing.driver", format);
+        }
+        let device = OptionValue::new(self.model.device()).set("drive", &id);
+        ["-drive".into(), drive.into(), "-device".into(), device.into()]
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+
+    pub(crate) fn format_name(&self) -> Option<&str> {
+        self.format.as_deref()
+    }
+
+    /// The same disk with its image somewhere else.
+    pub(crate) fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = path.into();
+        self
     }
 }
 

@@ -86,6 +86,30 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A saved state of this machine would not hold all that its guest changes.
+    #[error("no state can be saved of a machine with {what}; remedy: without it, or without saved_state")]
+    NotSavable {
+        /// What is in the way.
+        what: String,
+    },
+    /// QEMU could not save the machine's state, or not load one.
+    #[error("cannot {what} the machine's state: {reason}")]
+    State {
+        /// Save or load.
+        what: &'static str,
+        /// What QEMU says.
+        reason: String,
+    },
+    /// A file of a machine or of a saved state cannot be read or written.
+    #[error("cannot {what} {}", path.display())]
+    File {
+        /// What was to be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// Evidence cannot be written.
     #[error("cannot write {}", path.display())]
     Evidence {

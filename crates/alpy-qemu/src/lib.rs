@@ -41,9 +41,11 @@
 //! - [`Nic`], [`Tap`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
 //! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
 //! - [`Qemu`], [`Options`]: the running process.
+//! - [`Recipe`], [`fingerprint`], [`checksum`]: states of machines that are saved and restored.
 //! - [`Error`], [`Result`]: what can go wrong.
 
 mod accelerator;
+mod content;
 mod disk;
 mod error;
 mod evidence;
@@ -55,8 +57,11 @@ mod options;
 mod output;
 mod process;
 mod qemu;
+mod recipe;
+mod state;
 
 pub use accelerator::Accelerator;
+pub use content::{Checksum, Identity, checksum};
 pub use disk::{Disk, DiskModel};
 pub use error::{Error, Result};
 pub use firmware::Firmware;
@@ -64,3 +69,5 @@ pub use machine::Machine;
 pub use nic::{Nic, NicModel, Tap, nic_arguments};
 pub use options::Options;
 pub use qemu::Qemu;
+pub use recipe::{Recipe, RecipeStep, RootShell};
+pub use state::fingerprint;

@@ -2,13 +2,17 @@
 //! The machine as data, and its command line.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::Accelerator;
 use crate::disk::Disk;
+use crate::error::{Error, Result};
 use crate::firmware::Firmware;
-use crate::nic::{self, Nic, NicModel};
+use crate::nic::{self, Look, Nic, NicModel};
 use crate::option::OptionValue;
+use crate::recipe::Recipe;
+use crate::state::{self, Place};
 
 /// What is in the box: a machine with a serial console, a source of entropy, and what the builder's words add.
 ///
@@ -30,6 +34,7 @@ pub struct Machine {
     nic_model: NicModel,
     network_boot: bool,
     extra: Vec<OsString>,
+    recipe: Option<Recipe>,
 }
 
 impl Machine {
@@ -52,6 +57,7 @@ impl Machine {
             nic_model: NicModel::VirtioNet,
             network_boot: false,
             extra: Vec::new(),
+            recipe: None,
         }
     }
 
@@ -140,6 +146,26 @@ impl Machine {
         self
     }
 
+    /// A test begins where this recipe ends. Whoever runs machines for tests, as the crate `alpy` does, boots one to that point once,
+    /// [saves](crate::Qemu::save) it, and has later tests begin with what was saved.
+    ///
+    /// Such a machine has no [persistent](Disk::persistent) disk, its disks are raw or qcow2, and no extra argument names a disk.
+    pub fn saved_state(mut self, recipe: Recipe) -> Self {
+        self.recipe = Some(recipe);
+        self
+    }
+
+    /// The machine without [`saved_state`](Self::saved_state): a test begins with its first instruction.
+    pub fn without_saved_state(mut self) -> Self {
+        self.recipe = None;
+        self
+    }
+
+    /// The recipe at whose end a test begins.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_ref()
+    }
+
     /// The emulator that [`program`](Self::program) chose.
     pub fn program_path(&self) -> &Path {
         &self.program
@@ -150,13 +176,36 @@ impl Machine {
     /// They say nothing of monitor and console: [`Qemu::start`](crate::Qemu::start) adds its own, and who starts a QEMU without it adds theirs, such
     /// as `-serial mon:stdio`. Where a tap is a descriptor, the arguments name its number: QEMU must inherit it under the same.
     pub fn arguments(&self, accelerator: &Accelerator, nics: &[Nic]) -> Vec<OsString> {
+        self.arguments_in(accelerator, nics, None)
+    }
+
+    /// The arguments for this machine where its memory is kept in a folder.
+    pub(crate) fn arguments_in(
+        &self,
+        accelerator: &Accelerator,
+        nics: &[Nic],
+        place: Option<&Place>,
+    ) -> Vec<OsString> {
         let mut arguments = Arguments::default();
         arguments.flag("-no-user-config");
         arguments.flag("-nodefaults");
         arguments.pair("-display", "none");
         // A guest that powers off stays, stopped, until the test has looked at it; one that resets does reset.
         arguments.flag("-no-shutdown");
-        arguments.pair("-machine", &self.machine_type);
+        match place {
+            None => arguments.pair("-machine", &self.machine_type),
+            Some(place) => {
+                let memory = state::MEMORY_ID;
+                arguments.pair(
+                    "-machine",
+                    format!("{},memory-backend={memory}", self.machine_type),
+                );
+                arguments.pair("-object", place.memory(self.memory_mib));
+            }
+        }
+        if let Some(Place::Restore(folder)) = place {
+            arguments.pair("-rtc", state::clock(folder));
+        }
         arguments.pair("-accel", accelerator.name());
         arguments.pair("-cpu", &self.cpu_model);
         arguments.pair("-smp", self.cpus.to_string());
@@ -173,11 +222,18 @@ impl Machine {
         }
         // First among the devices, so that a disk more or less does not move them to other PCI slots, from which guests derive
         // interface names.
-        arguments
-            .0
-            .extend(nic::arguments(self.nic_model, nics, self.network_boot));
+        let look = Look {
+            model: self.nic_model,
+            network_boot: self.network_boot,
+            // Whether it boots or is restored, so that the guest sees the same.
+            restorable: self.recipe.is_some() || place.is_some(),
+        };
+        arguments.0.extend(nic::arguments(look, nics));
         for (index, disk) in self.disks.iter().enumerate() {
-            arguments.0.extend(disk.arguments(index));
+            arguments.0.extend(match place {
+                Some(Place::Restore(folder)) => disk.restored_arguments(index, folder),
+                _ => disk.arguments(index),
+            });
         }
         if let Some(cdrom) = &self.cdrom {
             let drive = OptionValue::new("")
@@ -194,7 +250,91 @@ impl Machine {
         arguments.pair("-device", "virtio-rng-pci");
         arguments.pair("-device", "vmgenid,guid=auto");
         arguments.0.extend(self.extra.iter().cloned());
+        if let Some(Place::Restore(_)) = place {
+            arguments.pair("-incoming", "defer");
+        }
         arguments.0
+    }
+
+    pub(crate) fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// The files that the guest is made of, without the disks and their backing files.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = [&self.kernel, &self.initrd, &self.cdrom]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        if let Firmware::Uefi { code, variables } = &self.firmware {
+            files.extend([code.clone(), variables.clone()]);
+        }
+        // An argument may name a file anywhere in it: `-fw_cfg name=opt/x,file=y`.
+        let words = self.extra.iter().flat_map(|argument| {
+            let bytes = argument.as_encoded_bytes();
+            bytes.split(|byte| b",=".contains(byte))
+        });
+        let paths = words.map(|word| Path::new(OsStr::from_bytes(word)));
+        files.extend(paths.filter(|path| path.is_file()).map(Path::to_owned));
+        files
+    }
+
+    /// Its arguments, as if all its files and taps were in the same place always, and the recipe: what is left shapes the guest by its text.
+    pub(crate) fn shape(&self, accelerator: &Accelerator, nics: &[Nic]) -> String {
+        let mut still = self.clone();
+        let named = |file: &mut PathBuf| *file = "file".into();
+        [&mut still.kernel, &mut still.initrd, &mut still.cdrom]
+            .into_iter()
+            .flatten()
+            .for_each(named);
+        if let Firmware::Uefi { code, variables } = &mut still.firmware {
+            [code, variables].into_iter().for_each(named);
+        }
+        still
+            .disks
+            .iter_mut()
+            .for_each(|disk| *disk = disk.clone().at("file"));
+        let nics: Vec<_> = nics.iter().map(Nic::without_tap).collect();
+        let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())));
+        format!("{arguments:?} {:?}", self.recipe)
+    }
+
+    /// Whether all that the guest changes is in a saved state.
+    pub(crate) fn check_savable(&self) -> Result<()> {
+        if self.disks.iter().any(Disk::is_persistent) {
+            return Err(Error::NotSavable {
+                what: "a persistent disk".to_owned(),
+            });
+        }
+        const DISKS: [&str; 15] = [
+            "-drive",
+            "-blockdev",
+            "-hda",
+            "-hdb",
+            "-hdc",
+            "-hdd",
+            "-sd",
+            "-mtdblock",
+            "-pflash",
+            "-fda",
+            "-fdb",
+            "-cdrom",
+            "-virtfs",
+            "-fsdev",
+            "-incoming",
+        ];
+        let names = |argument: &&OsString| {
+            argument
+                .to_str()
+                .is_some_and(|text| DISKS.contains(&text.replace("--", "-").as_str()))
+        };
+        match self.extra.iter().find(names) {
+            Some(argument) => Err(Error::NotSavable {
+                what: format!("the extra argument {}", argument.to_string_lossy()),
+            }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -51,33 +51,51 @@ impl Nic {
     pub(crate) fn into_descriptor(self) -> Option<OwnedFd> {
         match self.tap {
             Tap::Descriptor(descriptor) => Some(descriptor),
-            Tap::Name(_) => None,
+            Tap::Name(_) | Tap::Nowhere => None,
         }
     }
 
-    fn arguments(&self, index: usize, model: NicModel, network_boot: bool) -> Vec<OsString> {
-        let backend = OptionValue::new("tap").set("id", format!("link{index}"));
+    /// What the guest sees of it.
+    pub(crate) fn without_tap(&self) -> Self {
+        Self {
+            tap: Tap::Nowhere,
+            mac: self.mac,
+            capture: None,
+        }
+    }
+
+    fn arguments(&self, index: usize, look: Look) -> Vec<OsString> {
+        let backend = |kind| OptionValue::new(kind).set("id", format!("link{index}"));
+        // vhost would carry the frames past the capture.
         let backend = match &self.tap {
-            Tap::Descriptor(descriptor) => backend.set("fd", descriptor.as_raw_fd().to_string()),
+            Tap::Descriptor(descriptor) => backend("tap")
+                .set("fd", descriptor.as_raw_fd().to_string())
+                .set("vhost", "off"),
             // With a vnet header on the tap, QEMU before 8.0 writes each frame behind that header into the capture, and the
             // guest may send frames that never were on a wire: larger than the MTU, without checksum.
-            Tap::Name(name) => backend
+            Tap::Name(name) => backend("tap")
                 .set("ifname", name)
                 .set("script", "no")
                 .set("downscript", "no")
-                .set("vnet_hdr", "off"),
+                .set("vnet_hdr", "off")
+                .set("vhost", "off"),
+            // A hub with one port: the link is up, as it is with a tap.
+            Tap::Nowhere => backend("hubport").set("hubid", index.to_string()),
         };
-        // vhost would carry the frames past the capture.
-        let backend = backend.set("vhost", "off");
 
-        let mut device = OptionValue::new(model.device())
+        let mut device = OptionValue::new(look.model.device())
             .set("id", format!("nic{index}"))
             .set("netdev", format!("link{index}"));
         if let Some([a, b, c, d, e, f]) = self.mac {
             device = device.set("mac", format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"));
         }
-        if !network_boot {
+        if !look.network_boot {
             device = device.set("romfile", "");
+        }
+        // A guest that could announce where it has moved to would do so when it is restored. QEMU cannot be told to leave that:
+        // with `announce-rounds` 0, 7.2 frees the timer that it uses when the guest resets the device.
+        if look.restorable && look.model == NicModel::VirtioNet {
+            device = device.set("guest_announce", "off");
         }
 
         let mut arguments = vec!["-netdev".into(), backend.into(), "-device".into(), device.into()];
@@ -100,6 +118,8 @@ pub enum Tap {
     Descriptor(OwnedFd),
     /// One in the network namespace of QEMU, which QEMU opens by its name and so must be allowed to.
     Name(String),
+    /// None: the guest sees its link up, and what it sends goes nowhere. For a machine that is to be saved before it has a wire.
+    Nowhere,
 }
 
 impl Tap {
@@ -138,12 +158,26 @@ impl NicModel {
 ///
 /// Where a tap is a descriptor, the arguments name its number: that QEMU must inherit it under the same.
 pub fn nic_arguments(model: NicModel, nics: &[Nic]) -> Vec<OsString> {
-    arguments(model, nics, false)
+    let look = Look {
+        model,
+        network_boot: false,
+        restorable: false,
+    };
+    arguments(look, nics)
 }
 
-pub(crate) fn arguments(model: NicModel, nics: &[Nic], network_boot: bool) -> Vec<OsString> {
+/// What all network interfaces of a machine have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) model: NicModel,
+    pub(crate) network_boot: bool,
+    /// The machine may go on in another process.
+    pub(crate) restorable: bool,
+}
+
+pub(crate) fn arguments(look: Look, nics: &[Nic]) -> Vec<OsString> {
     nics.iter()
         .enumerate()
-        .flat_map(|(index, nic)| nic.arguments(index, model, network_boot))
+        .flat_map(|(index, nic)| nic.arguments(index, look))
         .collect()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accelerator::Accelerator;
+use crate::state::Place;
 
 /// How a machine is run.
 #[derive(Debug, Clone)]
@@ -13,6 +14,7 @@ pub struct Options {
     pub(crate) evidence: Option<PathBuf>,
     pub(crate) accelerator: Option<Accelerator>,
     pub(crate) start_timeout: Duration,
+    pub(crate) place: Option<Place>,
 }
 
 impl Options {
@@ -22,6 +24,7 @@ impl Options {
             evidence: None,
             accelerator: None,
             start_timeout: Duration::from_secs(30),
+            place: None,
         }
     }
 
@@ -41,6 +44,19 @@ impl Options {
     /// How long QEMU may take from its start until it greets.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
+        self
+    }
+
+    /// Keeps the machine's memory in a file of this folder, which must exist, so that [`Qemu::save`](crate::Qemu::save) can save it.
+    pub fn save_to(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.place = Some(Place::Save(folder.into()));
+        self
+    }
+
+    /// Begins with what [`Qemu::save`](crate::Qemu::save) has put into this folder, once [`Qemu::restore`](crate::Qemu::restore) has
+    /// loaded it. Nothing is written there, and it may be removed after that.
+    pub fn restore_from(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.place = Some(Place::Restore(folder.into()));
         self
     }
 }

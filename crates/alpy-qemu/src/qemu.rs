@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::machine::Machine;
 use crate::nic::Nic;
 use crate::options::Options;
 use crate::process::{Launch, Process};
+use crate::state::{self, Place};
 
 /// A running QEMU.
 ///
@@ -34,6 +36,9 @@ pub struct Qemu {
     process: Process,
     accelerator: Accelerator,
     captures: Vec<PathBuf>,
+    place: Option<Place>,
+    disks: usize,
+    cpu_started: OnceLock<Instant>,
     /// Somebody has told it to end.
     told_to_end: AtomicBool,
     /// Those of the captures that had ended before QEMU was told to quit.
@@ -51,6 +56,9 @@ impl Qemu {
     /// [`Error::ProgramMissing`], [`Error::Spawn`]. [`Error::Exited`] if QEMU does not like the machine, with what it says.
     /// [`Error::Qmp`] if it does not greet in time. [`Error::Evidence`]. As [`Accelerator::detect`].
     pub async fn start(machine: &Machine, nics: Vec<Nic>, options: Options) -> Result<Self> {
+        if options.place.is_some() {
+            machine.check_savable()?;
+        }
         let accelerator = match options.accelerator {
             Some(accelerator) => accelerator,
             None => Accelerator::detect(machine.program_path()).await?,
@@ -78,7 +86,7 @@ impl Qemu {
         ]
         .map(Into::into)
         .to_vec();
-        arguments.extend(machine.arguments(&accelerator, &nics));
+        arguments.extend(machine.arguments_in(&accelerator, &nics, options.place.as_ref()));
         let mut descriptors: Vec<_> = nics.into_iter().filter_map(Nic::into_descriptor).collect();
         descriptors.extend([qmp_far, console_far]);
 
@@ -106,6 +114,9 @@ impl Qemu {
             process,
             accelerator,
             captures,
+            place: options.place,
+            disks: machine.disks().len(),
+            cpu_started: OnceLock::new(),
             told_to_end: AtomicBool::new(false),
             incomplete: None,
         })
@@ -150,9 +161,52 @@ impl Qemu {
     /// # Errors
     /// [`Error::Exited`], [`Error::Qmp`].
     pub async fn start_cpu(&self) -> Result<()> {
+        self.cpu_started.get_or_init(Instant::now);
         match self.qmp.execute(Cont).await {
             Ok(_) => Ok(()),
             Err(error) => Err(explain(&self.process, "when its CPU was started", error).await),
+        }
+    }
+
+    /// Stops the CPUs and saves the machine into the folder of [`Options::save_to`]. The state is whole once QEMU has ended after that:
+    /// it must not run on, for its memory is in the folder.
+    ///
+    /// Not cancel safe: the machine is stopped then, and the folder of no use.
+    ///
+    /// # Errors
+    /// [`Error::State`], also after `timeout` and without [`Options::save_to`]. [`Error::Exited`], [`Error::Qmp`], [`Error::File`].
+    pub async fn save(&self, timeout: Duration) -> Result<()> {
+        let Some(Place::Save(folder)) = &self.place else {
+            return Err(state::failed("save", "it was not started to be saved"));
+        };
+        match state::save(
+            &self.qmp,
+            folder,
+            self.disks,
+            self.cpu_started.get().copied(),
+            timeout,
+        )
+        .await
+        {
+            Err(Error::Qmp { when, source }) => Err(explain(&self.process, when, source).await),
+            result => result,
+        }
+    }
+
+    /// Loads the state that is in the folder of [`Options::restore_from`]. The CPUs stay stopped; no network interface announces itself.
+    ///
+    /// Not cancel safe: half of the state may be loaded then.
+    ///
+    /// # Errors
+    /// [`Error::State`], also after `timeout` and without [`Options::restore_from`]. [`Error::Exited`] if the state is none of this
+    /// machine. [`Error::Qmp`], [`Error::File`].
+    pub async fn restore(&self, timeout: Duration) -> Result<()> {
+        let Some(Place::Restore(folder)) = &self.place else {
+            return Err(state::failed("load", "it was not started to be restored"));
+        };
+        match state::restore(&self.qmp, folder, timeout).await {
+            Err(Error::Qmp { when, source }) => Err(explain(&self.process, when, source).await),
+            result => result,
         }
     }
 

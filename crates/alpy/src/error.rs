@@ -73,6 +73,46 @@ pub enum Error {
     /// A file that only lives as long as a run cannot be made, or not be removed.
     #[error("temporary folder of the run")]
     Scratch(#[source] io::Error),
+    /// The folder of saved states cannot be used.
+    #[error("saved states in {}; remedy: ALPY_SAVED_STATES=off, or another folder in ALPY_STATES_DIR", folder.display())]
+    SavedStates {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A variable of the environment has a value that is none.
+    #[error("{name}={value:?} is not {remedy}")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        remedy: &'static str,
+    },
+    /// A state that was saved just before could not be loaded.
+    #[error(
+        "the saved state cannot be restored: {reason}; remedy: without saved_state, or ALPY_SAVED_STATES=off"
+    )]
+    NotRestored {
+        /// Why not.
+        reason: String,
+    },
+    /// A guest has said that it gives up, in the words that its recipe has for this.
+    #[error("the guest has given up: {text}")]
+    GaveUp {
+        /// The words, and the rest of their line.
+        text: String,
+    },
+    /// A guest's shell could not set up what a saved state needs.
+    #[error(
+        "the guest's shell could not run the line for {what}; remedy: lines of your own, see Recipe::line_after_restore"
+    )]
+    GuestShell {
+        /// What for.
+        what: &'static str,
+    },
     /// The runtime or its signal handlers cannot be set up.
     #[error("cannot set up the asynchronous runtime")]
     Runtime(#[source] io::Error),

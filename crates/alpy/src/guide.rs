@@ -15,3 +15,6 @@ pub mod rights {}
 
 #[doc = include_str!("guide/endings.md")]
 pub mod endings {}
+
+#[doc = include_str!("guide/saved-states.md")]
+pub mod saved_states {}

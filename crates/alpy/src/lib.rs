@@ -29,6 +29,7 @@
 //! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
+//! - [`SavedStates`]: machines that begin a test booted and logged in.
 //! - [`guide`]: the network design, how nodes are built, how a test ends, questions and answers.
 //!
 //! The parts, each a crate that is useful alone:
@@ -53,6 +54,7 @@ mod node;
 mod run;
 mod signals;
 mod skeleton;
+mod states;
 mod step;
 mod testbed;
 
@@ -69,6 +71,7 @@ pub use link::Link;
 pub use node::Node;
 pub use run::LABEL as RUN_LABEL;
 pub use skeleton::{NamedTaps, Skeleton, SkeletonBuilder};
+pub use states::SavedStates;
 pub use step::StepTimeout;
 pub use testbed::{Testbed, TestbedBuilder};
 

@@ -149,6 +149,15 @@ impl Run {
             .map_err(Error::Guardian)
     }
 
+    /// Has the guardian remove a folder that is about to be made, if it is still there at the end.
+    pub(crate) fn guard_folder(&self, folder: &Path) -> Result<()> {
+        let guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner);
+        guardian
+            .as_ref()
+            .map_or(Ok(()), |guardian| guardian.folder(folder))
+            .map_err(Error::Guardian)
+    }
+
     /// Removes the containers of this run that are still there, its folder, and then the guardian. Where a container cannot be
     /// removed, the guardian goes on trying when the run is dropped.
     pub(crate) async fn close(&self) -> Result<()> {

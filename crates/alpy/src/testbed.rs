@@ -2,6 +2,7 @@
 //! The testbed: a machine on a skeleton, its life, and its end whatever happens.
 
 mod builder;
+mod saved;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use alpy_console::Console;
 use alpy_docker::Engine;
 use alpy_pcap::Capture;
-use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu};
+use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu, Recipe};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
 use futures_util::future::select_all;
@@ -28,6 +29,7 @@ use crate::link::Link;
 use crate::node::Node;
 use crate::run::Run;
 use crate::skeleton::{self, Skeleton, SkeletonBuilder};
+use crate::states::SavedStates;
 use crate::step;
 use crate::step::{StepTimeout, Steps};
 
@@ -47,6 +49,8 @@ pub struct Testbed {
     qemu: Qemu,
     console: Console,
     evidence: Arc<Evidence>,
+    recipe: Option<Recipe>,
+    restored: bool,
     until: Instant,
 }
 
@@ -57,6 +61,7 @@ struct Parts {
     links: Vec<Link>,
     skeleton: SkeletonBuilder,
     accelerator: Option<Accelerator>,
+    states: Option<SavedStates>,
 }
 
 impl Testbed {
@@ -126,13 +131,36 @@ impl Testbed {
 
     /// Starts the virtual CPU: from here on, the guest runs.
     ///
-    /// # Errors
-    /// QEMU does not answer.
+    /// A machine with a [recipe](Machine::saved_state) is at the end of it when this returns, with all read that the recipe has waited for: it
+    /// was restored there, and has the time and random numbers of its own, or it has booted.
     ///
-    /// Cancel safe: the CPU is then running or not.
+    /// # Errors
+    /// QEMU does not answer; the guest does not do what the recipe says.
+    ///
+    /// Cancel safe without a recipe: the CPU is then running or not. With one, the guest may be anywhere.
     pub async fn start_cpu(&self) -> Result<()> {
         step!(target: "alpy::qemu", "Start virtual CPU", self.qemu.start_cpu()).await?;
-        Ok(())
+        match &self.recipe {
+            None => Ok(()),
+            Some(recipe) if self.restored => {
+                let wake = saved::wake(recipe, &self.console);
+                step!(target: "alpy::states", "Wake the restored guest", wake).await
+            }
+            Some(recipe) => {
+                let follow = saved::follow(recipe, &self.console);
+                step!(target: "alpy::states", format!("Boot to {}", recipe.name()), follow).await
+            }
+        }
+    }
+
+    /// The recipe at whose end [`start_cpu`](Self::start_cpu) leaves the machine.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_ref()
+    }
+
+    /// Whether the machine was restored from a saved state, and does not boot.
+    pub fn is_restored(&self) -> bool {
+        self.restored
     }
 
     /// Waits until the guest has powered the machine down and QEMU has stopped it.
@@ -164,41 +192,97 @@ impl Testbed {
             links,
             skeleton,
             accelerator,
+            states,
         } = parts;
-        let (skeleton, taps, helper) = skeleton.start_in(run, deadline.share()).await?;
-        let nic = |(index, (tap, link)): (usize, (_, &Link))| {
-            Ok(Nic::new(alpy_qemu::Tap::Descriptor(tap))
-                .mac(link.nic_mac(index)?)
-                .capture(evidence.file(capture_name(index))))
+        let states = match states {
+            Some(states) => states,
+            None => SavedStates::from_env()?,
         };
-        let nics = taps
-            .into_iter()
-            .zip(&links)
-            .enumerate()
-            .map(nic)
-            .collect::<Result<Vec<_>>>()?;
-        let start = async {
-            let accelerator = match accelerator {
+        let (skeleton, taps, mut helper) = skeleton.start_in(Arc::clone(&run), deadline.share()).await?;
+        let choose = async {
+            Ok::<_, Error>(match accelerator {
                 Some(accelerator) => accelerator,
                 None => Accelerator::detect(machine.program_path()).await?,
-            };
-            info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
-            let options = Options::new().evidence(evidence.dir()).accelerator(accelerator);
-            let qemu = async { Ok(Qemu::start(&machine, nics, options).await?) };
-            tokio::try_join!(qemu, skeleton::end(helper))
+            })
         };
-        let (mut qemu, ()) =
-            step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
+        let accelerator =
+            step!(target: "alpy::qemu", within: deadline.share(), "Choose the accelerator", choose).await?;
+        info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
+        let macs = links
+            .iter()
+            .enumerate()
+            .map(|(index, link)| link.nic_mac(index))
+            .collect::<Result<Vec<_>>>()?;
+        let builder = saved::Builder {
+            machine: &machine,
+            macs: &macs,
+            accelerator: &accelerator,
+            run: &run,
+            evidence: &evidence,
+            share: deadline.share(),
+        };
+        let mut state = builder.state(&states).await?;
+        let mut replaced = false;
+        let mut qemu = loop {
+            let mut nics = Vec::new();
+            for (index, (tap, mac)) in taps.iter().zip(&macs).enumerate() {
+                let tap = tap.try_clone().map_err(Error::Runtime)?;
+                nics.push(
+                    Nic::new(alpy_qemu::Tap::Descriptor(tap))
+                        .mac(*mac)
+                        .capture(evidence.file(capture_name(index))),
+                );
+            }
+            let mut options = Options::new()
+                .evidence(evidence.dir())
+                .accelerator(accelerator.clone());
+            if let Some(state) = &state {
+                options = options.restore_from(state.folder());
+            }
+            let start = async {
+                let qemu = async { Ok(Qemu::start(&machine, nics, options).await?) };
+                tokio::try_join!(qemu, skeleton::end(helper.take()))
+            };
+            let (qemu, ()) =
+                step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
+            let Some(loading) = &state else { break qemu };
+            let text = format!("Restore saved state {}", loading.name());
+            let Err(reason) = step!(target: "alpy::states", text, loading.load(&qemu)).await else {
+                break qemu;
+            };
+            if std::mem::replace(&mut replaced, true) {
+                return Err(Error::NotRestored { reason });
+            }
+            qemu.kill();
+            qemu.wait_exit(TEARDOWN_STEP).await?;
+            state = match state.take() {
+                Some(state) => Some(builder.replace(state, &reason).await?),
+                None => None,
+            };
+        };
+        // QEMU alone has them now, so that a tap's carrier goes with it.
+        drop(taps);
         let connect = async {
             let stream = qemu.take_console().expect("nobody has taken it yet");
-            Console::builder().transcript(evidence.dir()).start(stream)
+            let console = Console::builder().transcript(evidence.dir());
+            let console = match &state {
+                Some(state) => state.console(console)?,
+                None => console,
+            };
+            Ok::<_, Error>(console.start(stream)?)
         };
         let console = step!(target: "alpy::console", "Connect to console", connect).await?;
+        let restored = state.is_some();
+        // QEMU has all that it needs: the state may go.
+        drop(state);
+        let recipe = machine.recipe().cloned();
         Ok(Self {
             skeleton,
             qemu,
             console,
             evidence,
+            recipe,
+            restored,
             until: deadline.until(),
         })
     }
@@ -251,7 +335,7 @@ impl Testbed {
             mut qemu,
             console,
             evidence: _evidence,
-            until: _,
+            ..
         } = self;
         if let Err(error) = step!(target: "alpy::qemu", "Quit QEMU", qemu.quit(TEARDOWN_STEP)).await {
             errors.push(format!("quit QEMU: {}", chain(&error)));

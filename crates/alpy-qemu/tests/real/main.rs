@@ -11,3 +11,4 @@ mod ends;
 mod guest;
 mod life;
 mod refuses;
+mod states;

@@ -17,6 +17,7 @@ use crate::link::Link;
 use crate::logging::{self, RunLog};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
+use crate::states::SavedStates;
 use crate::step;
 use crate::step::{Steps, within};
 
@@ -40,6 +41,7 @@ impl TestbedBuilder {
             links: Vec::new(),
             skeleton: Skeleton::builder(test.clone()),
             accelerator: None,
+            states: None,
         };
         Self {
             test,
@@ -77,6 +79,12 @@ impl TestbedBuilder {
     /// The accelerator to use, instead of the one that [`Accelerator::detect`] chooses.
     pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
         self.parts.accelerator = Some(accelerator);
+        self
+    }
+
+    /// Where saved states are, or that there are none, instead of what [`SavedStates::from_env`] says.
+    pub fn saved_states(mut self, states: SavedStates) -> Self {
+        self.parts.states = Some(states);
         self
     }
 
