@@ -48,9 +48,21 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
             "a job has 2 to 24 links, not {links}: a ping goes from one to another, and QEMU's machine has no more slots"
         );
         let case = format!("{links} links");
+        // Saves the state, if there is none yet.
+        ours(&runtime, links, rabbit::machine()?)?;
         for run in 0..extent.runs {
             note(&format!("testbed: {case}, run {} of {}", run + 1, extent.runs));
-            report(&case, "alpy", &ours(&runtime, links)?);
+            report(
+                &case,
+                "alpy",
+                &ours(&runtime, links, rabbit::machine()?.without_saved_state())?,
+            );
+            // Its guest does not boot, and the test ends without powering it off.
+            report(
+                &case,
+                "alpy, restored",
+                &ours(&runtime, links, rabbit::machine()?)?,
+            );
             if let Some(phases) = original(&prepared, links)? {
                 report(&case, "alpy 3.0.0 (Python)", &phases);
             }
@@ -108,10 +120,11 @@ fn script(links: usize) -> String {
     script
 }
 
-fn ours(runtime: &Runtime, links: usize) -> Result<[f64; PHASES.len()]> {
+/// A machine without a saved state boots, and is powered off.
+fn ours(runtime: &Runtime, links: usize, machine: Machine) -> Result<[f64; PHASES.len()]> {
     let script = script(links);
     let mut marks = vec![Instant::now()];
-    let mut builder = Testbed::builder("bench").machine(rabbit::machine()?);
+    let mut builder = Testbed::builder("bench").machine(machine);
     for link in 0..links {
         let link = Link::new()
             .address(format!("10.0.{link}.1/24"))
@@ -120,10 +133,17 @@ fn ours(runtime: &Runtime, links: usize) -> Result<[f64; PHASES.len()]> {
     }
     let body = async |bed: &Testbed| -> Result<Vec<Instant>> {
         let mut marks = vec![Instant::now()];
+        ensure!(
+            bed.recipe().is_none() || bed.is_restored(),
+            "the machine boots: no saved state is used, see the variables ALPY_SAVED_STATES and ALPY_STATES_DIR"
+        );
         bed.start_cpu().await?;
-        bed.console().expect("rabbit login: ", LIMIT).await?;
+        if !bed.is_restored() {
+            bed.console().expect("rabbit login: ", LIMIT).await?;
+        }
         marks.push(Instant::now());
-        bed.console().send_line("root").await?;
+        let line = if bed.is_restored() { "" } else { "root" };
+        bed.console().send_line(line).await?;
         let mut shell = RemoteShell::builder(bed.console().clone(), "rabbit# ")
             .deadline(LIMIT)
             .quiet_kernel()
@@ -140,7 +160,9 @@ fn ours(runtime: &Runtime, links: usize) -> Result<[f64; PHASES.len()]> {
             .await?
             .success()?;
         marks.push(Instant::now());
-        carrot::poweroff(bed, shell).await?;
+        if !bed.is_restored() {
+            carrot::poweroff(bed, shell).await?;
+        }
         marks.push(Instant::now());
         Ok(marks)
     };
@@ -191,7 +213,7 @@ fn original(prepared: &Prepared, links: usize) -> Result<Option<[f64; PHASES.len
 
 /// The same machine, as the original takes it: all but monitor, console and NICs.
 fn machine(accelerator: &Accelerator) -> Result<Vec<String>> {
-    let machine = rabbit::machine()?;
+    let machine = rabbit::machine()?.without_saved_state();
     let program = machine.program_path().display().to_string();
     let arguments = machine.arguments(accelerator, &[]);
     let arguments = arguments

@@ -56,6 +56,40 @@ pub fn all(figures: &Figures, areas: &[String]) -> Vec<Goal> {
         let what = format!("own time of the original to alpy's, {links} links");
         goal("testbed", what, true, limit, measured);
     }
+    let wall = |subject| figures.median("testbed", "2 links", "wall, s", subject);
+    let restored = wall("alpy, restored");
+    let original = ratio(
+        "testbed",
+        "2 links",
+        "wall, s",
+        "alpy 3.0.0 (Python)",
+        "alpy, restored",
+    );
+    goal(
+        "testbed",
+        "wall time of a restored test, 2 links, s".to_owned(),
+        false,
+        1.3,
+        restored,
+    );
+    goal(
+        "testbed",
+        "wall time of the original to a restored test's, 2 links".to_owned(),
+        true,
+        8.0,
+        original,
+    );
+    let own = |case| figures.median("testbed", case, "own time, s", "alpy");
+    let further = own("16 links")
+        .zip(own("2 links"))
+        .map(|(many, few)| (many - few) / 14.0);
+    goal(
+        "testbed",
+        "own time of one more link, s".to_owned(),
+        false,
+        0.12,
+        further,
+    );
 
     for (case, bare, limit) in [
         ("1 in flight", "bare blocking loop", 0.93),
