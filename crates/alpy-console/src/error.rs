@@ -115,17 +115,6 @@ pub enum Error {
         /// The last lines that came.
         seen: String,
     },
-
-    /// A file does not have the length it was uploaded with.
-    #[error("{path:?} holds {found:?} bytes on the far end after an upload of {expected}")]
-    Upload {
-        /// The file on the far end.
-        path: String,
-        /// Bytes sent.
-        expected: usize,
-        /// What `wc -c` said there.
-        found: String,
-    },
 }
 
 fn dropped_text(dropped: u64) -> String {

@@ -15,9 +15,9 @@ const BLOCK: usize = 2048;
 /// `alpy ID COMMAND` runs a command between `<ID|` and `|ID>CODE.`. The echo of the line that calls it shows neither, however
 /// a line editor wraps it.
 ///
-/// `alpy_get` decodes lines to its output, each a format of `printf` behind a `#`, until `: end`. At its start and at `: more`
-/// it says `<ID+`, at its end `<ID|` once more, since only then the output begins. Should something kill it, the shell takes
-/// the rest of what was typed for comments.
+/// `alpy_get` decodes lines to its output, each a format of `printf` behind a `#`, until `: end` and the number of characters in
+/// those lines. At its start and at `: more` it says `<ID+`, at its end `<ID|` once more, since only then the output begins: what
+/// went wrong, if anything did. Should something kill it, the shell takes the rest of what was typed for comments.
 pub(super) fn functions(quiet_kernel: bool) -> String {
     let (quiet, restore) = if quiet_kernel {
         (
@@ -33,9 +33,11 @@ pub(super) fn functions(quiet_kernel: bool) -> String {
          echo \"<$1|\";(eval \"$2\")2>&1;printf '\\n|%s>%d.\\n' $1 $?\n\
          {restore}\
          }}\n\
-         alpy_get(){{ echo \"<$alpy_i+\" >&2;while IFS= read -r alpy_l;do case $alpy_l in\n\
-         ': end')echo \"<$alpy_i|\" >&2;break;;': more')echo \"<$alpy_i+\" >&2;;\n\
-         *)printf \"${{alpy_l#?}}\";;esac;done;}}\n"
+         alpy_get(){{ echo \"<$alpy_i+\" >&2;alpy_n=0 alpy_e=0;while IFS= read -r alpy_l;do case $alpy_l in\n\
+         ': end '*)echo \"<$alpy_i|\" >&2;alpy_l=${{alpy_l#: end }};break;;': more')echo \"<$alpy_i+\" >&2;;\n\
+         *)alpy_n=$((alpy_n+${{#alpy_l}}));printf \"${{alpy_l#?}}\"||alpy_e=1;;esac;done\n\
+         [ $alpy_n = \"$alpy_l\" ]||{{ echo \"$alpy_n of $alpy_l characters came\" >&2;return 1;}}\n\
+         [ $alpy_e = 0 ]||{{ echo \"not all could be written\" >&2;return 1;}};}}\n"
     )
 }
 
@@ -67,15 +69,18 @@ fn is_plain(text: &str) -> bool {
 pub(super) fn blocks(content: &[u8]) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     let mut block = Vec::with_capacity(BLOCK + LINE);
+    let mut characters = 0;
     let mut rest = content;
     while !rest.is_empty() {
+        let start = block.len();
         rest = push_line(rest, &mut block);
+        characters += block.len() - start - "\n".len();
         if block.len() >= BLOCK {
             block.extend_from_slice(b": more\n");
             blocks.push(std::mem::take(&mut block));
         }
     }
-    block.extend_from_slice(b": end\n");
+    block.extend_from_slice(format!(": end {characters}\n").as_bytes());
     blocks.push(block);
     blocks
 }
@@ -147,9 +152,9 @@ mod tests {
     #[test]
     fn shows_a_script_nearly_as_it_is() {
         let typed = blocks(b"#!/bin/sh\n-x 100%\n\n\tend").concat();
-        let expected = "##!/bin/sh\\n\n#\\055x 100%%\\n\n#\\n\n#\\011end\n: end\n";
+        let expected = "##!/bin/sh\\n\n#\\055x 100%%\\n\n#\\n\n#\\011end\n: end 37\n";
         assert_eq!(String::from_utf8(typed).unwrap(), expected);
-        assert_eq!(blocks(b""), [b": end\n"]);
+        assert_eq!(blocks(b""), [b": end 0\n"]);
     }
 
     #[test]

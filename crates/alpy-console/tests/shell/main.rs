@@ -108,13 +108,29 @@ with_each_shell! {
     async fn says_that_a_file_cannot_be_written(shell: RemoteShell, _scene: Scene) {
         let failure = shell.upload("no/such/dir/file", "rm -rf important\n").await.unwrap_err();
         assert!(matches!(failure, Error::Command { .. }), "{failure}");
+        // full(4): each write is refused as on a full disk.
+        let failure = shell.upload("/dev/full", "x\n".repeat(5000)).await.unwrap_err();
+        assert!(failure.to_string().contains("not all could be written"), "{failure}");
         assert_eq!(shell.run("echo still here").await.unwrap().text(), "still here\n");
+    }
+
+    async fn says_that_something_was_lost_on_the_way(shell: RemoteShell, scene: Scene) {
+        let console = shell.console().clone();
+        for what in ["alpy_get >lost", "alpy_s=$(alpy_get)&&eval \"$alpy_s\" </dev/null"] {
+            console.send_line(&format!("alpy 1 '{what}'")).await.unwrap();
+            console.expect("<1+", LONG).await.unwrap();
+            console.send("#touch ran\n: end 12\n").await.unwrap();
+            console.expect("10 of 12 characters came", LONG).await.unwrap();
+            console.expect("|1>1.", LONG).await.unwrap();
+        }
+        assert_eq!(shell.run("echo still here").await.unwrap().text(), "still here\n");
+        assert_eq!(scene.files(), ["lost", "printk"]);
     }
 
     async fn runs_nothing_of_a_file_that_grows_too_large(shell: RemoteShell, scene: Scene) {
         shell.console().send_line("ulimit -f 4").await.unwrap();
         let failure = shell.upload("large", "touch ran\n".repeat(4096)).await.unwrap_err();
-        assert!(matches!(failure, Error::Command { .. } | Error::Upload { .. }), "{failure}");
+        assert!(matches!(failure, Error::Command { .. }), "{failure}");
         assert_eq!(shell.run("echo still here").await.unwrap().text(), "still here\n");
         assert_eq!(scene.files(), ["large", "printk"]);
     }
