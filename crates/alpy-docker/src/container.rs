@@ -38,6 +38,7 @@ pub struct Container {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) network: String,
+    pub(crate) bare_network: bool,
     pub(crate) pid_mode: Option<String>,
     pub(crate) capabilities: Vec<String>,
     pub(crate) devices: Vec<PathBuf>,
@@ -87,6 +88,7 @@ impl Container {
             labels: BTreeMap::new(),
             sysctls: BTreeMap::new(),
             network: "none".to_owned(),
+            bare_network: false,
             pid_mode: None,
             capabilities: Vec::new(),
             devices: Vec::new(),
@@ -154,12 +156,23 @@ impl Container {
     /// with nothing but a loopback interface in it.
     pub fn network_of(mut self, container: &str) -> Self {
         self.network = format!("container:{container}");
+        self.bare_network = false;
+        self
+    }
+
+    /// Has a network namespace of its own that the engine does nothing for: no `/etc/hosts`, no `/etc/resolv.conf`, and IPv6 is as the
+    /// kernel has it by default, where Docker turns it off. Docker before version 28 starts such a container in half the time: for
+    /// each other one it starts its own large program once more, to enter the namespace.
+    pub fn bare_network(mut self) -> Self {
+        "none".clone_into(&mut self.network);
+        self.bare_network = true;
         self
     }
 
     /// Uses the network of the engine's host. With a rootless engine that is the engine's own namespace, not the machine's.
     pub fn network_of_host(mut self) -> Self {
         "host".clone_into(&mut self.network);
+        self.bare_network = false;
         self
     }
 

@@ -91,6 +91,7 @@ fn body(spec: &Container) -> ContainerCreateBody {
         attach_stderr: Some(true),
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin),
+        network_disabled: Some(spec.bare_network),
         host_config: Some(HostConfig {
             auto_remove: Some(spec.auto_remove),
             network_mode: Some(spec.network.clone()),

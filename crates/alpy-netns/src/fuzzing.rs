@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::wire::{Hello, Incoming, Outgoing};
 use crate::{
-    Error, InterfaceName, IpPrefix, LinkChange, MacAddr, Namespace, Operation, Reply, Request, Route,
+    Error, InterfaceName, IpPrefix, LinkChange, MacAddr, Namespace, Operation, Reply, Request, Route, TapEnd,
 };
 
 /// More than a message may have.
@@ -423,10 +423,14 @@ mod tests {
         })
     }
 
+    fn end() -> impl Strategy<Value = TapEnd> {
+        let owned = any::<u32>().prop_map(|owner_uid| TapEnd::ByDeletion { owner_uid });
+        prop_oneof![Just(TapEnd::WithDescriptor), Just(TapEnd::WithNamespace), owned]
+    }
+
     fn operation() -> impl Strategy<Value = Operation> {
         prop_oneof![
-            (name(), option::of(any::<u32>()))
-                .prop_map(|(name, owner_uid)| Operation::CreateTap { name, owner_uid }),
+            (name(), end()).prop_map(|(name, end)| Operation::CreateTap { name, end }),
             change().prop_map(Operation::ChangeLink),
             (name(), prefix()).prop_map(|(link, prefix)| Operation::AddAddress { link, prefix }),
             route().prop_map(Operation::AddRoute),

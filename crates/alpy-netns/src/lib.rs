@@ -110,6 +110,6 @@ pub use mac::MacAddr;
 pub use name::InterfaceName;
 pub use prefix::IpPrefix;
 pub use reply::{Answer, Counters, Failure, LinkInfo, Reply};
-pub use request::{Namespace, Operation, Request};
+pub use request::{Namespace, Operation, Request, TapEnd};
 pub use route::Route;
 pub use session::Session;

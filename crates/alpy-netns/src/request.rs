@@ -50,12 +50,12 @@ pub enum Namespace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
-    /// [`Request::tap`], or [`Request::persistent_tap`] where there is an owner.
+    /// [`Request::tap`], [`Request::lasting_tap`] or [`Request::persistent_tap`].
     CreateTap {
         /// The tap's name.
         name: InterfaceName,
-        /// The user who may open a tap that stays.
-        owner_uid: Option<u32>,
+        /// When it ends.
+        end: TapEnd,
     },
     /// [`Request::link`].
     ChangeLink(LinkChange),
@@ -78,6 +78,28 @@ pub enum Operation {
         /// The link to delete.
         link: InterfaceName,
     },
+}
+
+/// When a tap ends. Whatever this says, it ends with its namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TapEnd {
+    /// With the last of its descriptors: [`Request::tap`].
+    WithDescriptor,
+    /// With its namespace: [`Request::lasting_tap`].
+    WithNamespace,
+    /// When it is deleted, and the user with this number may open it by its name: [`Request::persistent_tap`].
+    ByDeletion {
+        /// The number of the user.
+        owner_uid: u32,
+    },
+}
+
+impl TapEnd {
+    /// Whether a descriptor of it comes back.
+    pub(crate) fn has_descriptor(self) -> bool {
+        !matches!(self, Self::ByDeletion { .. })
+    }
 }
 
 impl Request {
@@ -106,7 +128,20 @@ impl Request {
     pub fn tap(self, name: InterfaceName) -> Self {
         self.step(Operation::CreateTap {
             name,
-            owner_uid: None,
+            end: TapEnd::WithDescriptor,
+        })
+    }
+
+    /// Creates a tap device that lasts as long as its namespace, or until it is deleted. Its descriptor comes back as that of a
+    /// [`tap`](Self::tap).
+    ///
+    /// When the last copy of that is closed, the tap loses its carrier, as when a cable is pulled. It costs nothing then: to end a
+    /// tap takes the kernel some 20 ms, one after the other, and all of a namespace together no longer.
+    #[must_use]
+    pub fn lasting_tap(self, name: InterfaceName) -> Self {
+        self.step(Operation::CreateTap {
+            name,
+            end: TapEnd::WithNamespace,
         })
     }
 
@@ -115,7 +150,7 @@ impl Request {
     pub fn persistent_tap(self, name: InterfaceName, owner_uid: u32) -> Self {
         self.step(Operation::CreateTap {
             name,
-            owner_uid: Some(owner_uid),
+            end: TapEnd::ByDeletion { owner_uid },
         })
     }
 
@@ -254,12 +289,9 @@ impl fmt::Display for Operation {
         match self {
             Self::CreateTap {
                 name,
-                owner_uid: None,
-            } => write!(f, "create tap {name}"),
-            Self::CreateTap {
-                name,
-                owner_uid: Some(uid),
-            } => write!(f, "create tap {name} of user {uid}"),
+                end: TapEnd::ByDeletion { owner_uid },
+            } => write!(f, "create tap {name} of user {owner_uid}"),
+            Self::CreateTap { name, .. } => write!(f, "create tap {name}"),
             Self::ChangeLink(change) => write!(f, "{change}"),
             Self::AddAddress { link, prefix } => write!(f, "add address {prefix} to {link}"),
             Self::AddRoute(route) => write!(f, "{route}"),
@@ -296,6 +328,7 @@ mod tests {
         let request = Request::new()
             .namespace(Namespace::Pid(7))
             .tap(eth0.clone())
+            .lasting_tap(name("eth2"))
             .persistent_tap(name("tap0"), 1001)
             .link(change)
             .link(

@@ -69,7 +69,7 @@ impl Session {
                 let asked =
                     |wanted: fn(&&Operation) -> bool| request.operations.iter().filter(wanted).count();
                 let by_descriptor =
-                    asked(|step| matches!(step, Operation::CreateTap { owner_uid: None, .. }));
+                    asked(|step| matches!(step, Operation::CreateTap { end, .. } if end.has_descriptor()));
                 if taps.len() != by_descriptor {
                     let reason = format!("{} descriptors came for {by_descriptor} taps", taps.len());
                     return Err(Error::Protocol { reason });

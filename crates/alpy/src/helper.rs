@@ -82,7 +82,7 @@ impl Images {
     /// at the end of it.
     pub(crate) fn node(&self, run: &Run, name: &str, listener: &Listener) -> Result<Container> {
         let container = self.program(run, name, self.node_image.as_deref(), &Listener::HOLD_ARGUMENTS)?;
-        Ok(with_socket(container, listener).stdin())
+        Ok(with_socket(container, listener).bare_network().stdin())
     }
 
     /// Starts a one-off helper, which works off requests until it is told to end.
@@ -91,7 +91,7 @@ impl Images {
         let container = self.program(run, name, self.iproute2_image.as_deref(), &Listener::ARGUMENTS)?;
         let container = with_socket(container, &listener).capability("NET_ADMIN");
         let container = match place {
-            Place::Alone => container,
+            Place::Alone => container.bare_network(),
             Place::Node(node) => container.network_of(node).pid_of(node),
             Place::Host => container.network_of_host().pid_of_host(),
         };

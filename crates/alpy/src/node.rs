@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Nodes and the applications in them.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,19 @@ use crate::run::Run;
 /// Longer than any test; whoever waits has a deadline.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
+/// How long a node may take to end by itself.
+const END: Duration = Duration::from_secs(2);
+
+/// The names that all applications know of, as Docker has them. An application may add to them, for all of its node.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
 /// A container that keeps the network namespace of a link alive.
 #[derive(Debug)]
 pub struct Node {
     index: usize,
     running: Running,
+    /// What its applications have as `/etc/hosts`.
+    hosts: PathBuf,
     run: Arc<Run>,
 }
 
@@ -29,14 +38,21 @@ impl Node {
         let name = format!("node{index}");
         let listener = run.images().listener(&name)?;
         let mut node = run.images().node(&run, &name, &listener)?;
-        if link.has_ipv6() {
-            // Docker turns IPv6 off in a namespace without a network of its own.
+        // A kernel without IPv6 does not have them, and Docker's host is this one.
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            let disable = if link.has_ipv6() { "0" } else { "1" };
             for which in ["all", "default"] {
-                node = node.sysctl(format!("net.ipv6.conf.{which}.disable_ipv6"), "0");
+                node = node.sysctl(format!("net.ipv6.conf.{which}.disable_ipv6"), disable);
             }
         }
+        let hosts = run.file(&format!("{name}.hosts"), HOSTS)?;
         let running = node.start(run.engine()).await?;
-        let node = Self { index, running, run };
+        let node = Self {
+            index,
+            running,
+            hosts,
+            run,
+        };
         tokio::select! {
             loan = listener.accept_loan(LIMIT) => Ok((node, loan.map_err(at(&name))?)),
             lost = node.lost() => Err(lost),
@@ -48,7 +64,8 @@ impl Node {
         self.index
     }
 
-    /// The container's id.
+    /// The container's id. Docker does not write `/etc/hosts` for containers that join its network by other means than
+    /// [`application`](Self::application).
     pub fn id(&self) -> &str {
         self.running.id()
     }
@@ -82,6 +99,7 @@ impl Node {
     /// The files for its output cannot be created.
     pub fn application(&self, name: &str, image: &str) -> Result<Container> {
         let container = self.run.container(&format!("node{}-{name}", self.index), image)?;
+        let container = container.bind(&self.hosts, "/etc/hosts");
         Ok(container.network_of(self.id()).pid_of(self.id()))
     }
 
@@ -114,6 +132,11 @@ impl Node {
 
     /// Ends the node and with it everything that lives in it.
     pub(crate) async fn remove(self) -> Result<()> {
+        // At the end of its input it ends by itself, for which the engine need not start a program, as it does to kill it. One that
+        // cannot, as a stopped one, is killed.
+        if self.running.close_stdin().await.is_ok() {
+            let _ = self.running.wait(END).await;
+        }
         Ok(self.running.remove().await?)
     }
 }

@@ -140,6 +140,13 @@ impl Run {
             .on_end(move |end| report(write_status(format!("{end}\n")), "status")))
     }
 
+    /// A file in the folder of the run, which goes with it.
+    pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
+        let file = self.scratch.path().join(name);
+        fs::write(&file, content).map_err(Error::Scratch)?;
+        Ok(file)
+    }
+
     /// Has the guardian remove a tap that is about to be made in the host's namespace.
     pub(crate) fn guard_tap(&self, name: &InterfaceName) -> Result<()> {
         let guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner);

@@ -193,7 +193,7 @@ impl SkeletonBuilder {
     /// Looks at every value before anything is touched.
     fn check(&self) -> Result<()> {
         for (index, link) in self.links.iter().enumerate() {
-            link.settings(index, Request::new().tap(interface()))?;
+            link.settings(index, Request::new().lasting_tap(interface()))?;
             link.nic_mac(index)?;
         }
         Ok(())
@@ -288,7 +288,7 @@ async fn create_taps(helper: Option<&mut Helper>, links: &[Link], loans: Vec<Loa
         return Ok(taps);
     };
     for (index, (link, loan)) in links.iter().zip(loans).enumerate() {
-        let request = link.settings(index, Request::new().tap(interface()))?;
+        let request = link.settings(index, Request::new().lasting_tap(interface()))?;
         taps.extend(helper.run_on(loan, &request).await?.taps);
     }
     Ok(taps)

@@ -327,9 +327,8 @@ impl Testbed {
         lost.into_iter().chain(stopped).collect()
     }
 
-    /// Takes everything down, in reverse order, whatever fails on the way.
+    /// Takes everything down, machine and nodes at the same time, whatever fails on the way.
     async fn tear_down(self) -> Vec<String> {
-        let mut errors = Vec::new();
         let Self {
             skeleton,
             mut qemu,
@@ -337,21 +336,25 @@ impl Testbed {
             evidence: _evidence,
             ..
         } = self;
-        if let Err(error) = step!(target: "alpy::qemu", "Quit QEMU", qemu.quit(TEARDOWN_STEP)).await {
-            errors.push(format!("quit QEMU: {}", chain(&error)));
-        }
-        if let Err(error) =
-            step!(target: "alpy::console", "Close console", console.close(TEARDOWN_STEP)).await
-        {
-            errors.push(format!("close console: {}", chain(&error)));
-        }
-        errors.extend(qemu.incomplete_captures().iter().map(|file| {
-            format!(
-                "capture {} is not complete: QEMU could not write to it",
-                file.display()
-            )
-        }));
-        let removed = async {
+        let machine = async {
+            let mut errors = Vec::new();
+            if let Err(error) = step!(target: "alpy::qemu", "Quit QEMU", qemu.quit(TEARDOWN_STEP)).await {
+                errors.push(format!("quit QEMU: {}", chain(&error)));
+            }
+            if let Err(error) =
+                step!(target: "alpy::console", "Close console", console.close(TEARDOWN_STEP)).await
+            {
+                errors.push(format!("close console: {}", chain(&error)));
+            }
+            errors.extend(qemu.incomplete_captures().iter().map(|file| {
+                format!(
+                    "capture {} is not complete: QEMU could not write to it",
+                    file.display()
+                )
+            }));
+            errors
+        };
+        let nodes = async {
             match timeout(TEARDOWN_NODES, skeleton.close()).await {
                 Ok(errors) if errors.is_empty() => Ok(()),
                 Ok(errors) => Err(errors),
@@ -363,9 +366,14 @@ impl Testbed {
                 ]),
             }
         };
-        if let Err(all) = step!(target: "alpy::node", "Remove nodes", removed).await {
-            errors.extend(all.iter().map(|error| format!("remove nodes: {}", chain(error))));
-        }
+        let nodes = step!(target: "alpy::node", "Remove nodes", nodes);
+        let (mut errors, nodes) = tokio::join!(machine, nodes);
+        let nodes = nodes.err().unwrap_or_default();
+        errors.extend(
+            nodes
+                .iter()
+                .map(|error| format!("remove nodes: {}", chain(error))),
+        );
         errors
     }
 }

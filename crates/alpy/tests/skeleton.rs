@@ -130,6 +130,36 @@ async fn nodes_and_applications_have_no_capability_and_can_gain_none() {
 }
 
 #[tokio::test]
+async fn applications_know_localhost_and_have_ipv6_where_their_link_has() {
+    need!(docker, busybox);
+    let engine = Engine::connect().await.unwrap();
+    let image = busybox(&engine).await;
+    let builder = Skeleton::builder("names")
+        .engine(engine.clone())
+        .link(Link::new().address("192.0.2.1/24"))
+        .link(Link::new().address("fd00::1/64"));
+    let (skeleton, _taps) = builder.start().await.unwrap();
+    let run = async |node: usize, script: &str| {
+        let application = skeleton.nodes()[node].application("sh", &image).unwrap();
+        let output = application.command(["sh", "-c", script]).run(&engine).await;
+        output.unwrap().success().unwrap().stdout_text().into_owned()
+    };
+    let hosts = run(0, "echo 192.0.2.2 server >>/etc/hosts; cat /etc/hosts").await;
+    assert!(
+        hosts.contains("127.0.0.1\tlocalhost\n") && hosts.contains("\n::1\tlocalhost"),
+        "{hosts}"
+    );
+    // For all of that node, and no other.
+    assert_eq!(run(0, "grep server /etc/hosts").await, "192.0.2.2 server\n");
+    assert_eq!(run(1, "grep server /etc/hosts || echo none").await, "none\n");
+    // Not even the loopback interface has an address.
+    assert_eq!(run(0, "cat /proc/net/if_inet6").await, "");
+    let with = run(1, "cat /proc/net/if_inet6").await;
+    assert!(with.contains("eth0") && with.contains(" lo"), "{with}");
+    assert_eq!(skeleton.close().await.len(), 0);
+}
+
+#[tokio::test]
 async fn nodes_and_helpers_may_do_their_work_and_nothing_else() {
     need!(docker);
     let engine = Engine::connect().await.unwrap();

@@ -10,7 +10,7 @@ use super::links::{self, Links};
 use super::places::Place;
 use super::tap::Tap;
 use super::undo::{Before, Undo};
-use crate::{Answer, Failure, InterfaceName, LinkChange, LinkInfo, Operation, Request};
+use crate::{Answer, Failure, InterfaceName, LinkChange, LinkInfo, Operation, Request, TapEnd};
 
 /// Does the steps of a request that has been looked at; what is done is undone if a later step fails.
 ///
@@ -41,9 +41,12 @@ pub(super) async fn act(
             .give_up(failure(index, &request.operations[index], error.to_string()))
             .await);
     }
-    let bound = work.taps.into_iter().filter(|created| !created.stays);
+    let passed = work
+        .taps
+        .into_iter()
+        .filter(|created| created.end.has_descriptor());
     Ok(Answer {
-        taps: bound.map(|created| created.tap.into_descriptor()).collect(),
+        taps: passed.map(|created| created.tap.into_descriptor()).collect(),
         links: work.seen,
     })
 }
@@ -61,7 +64,7 @@ struct Work<'a> {
 
 struct Created {
     tap: Tap,
-    stays: bool,
+    end: TapEnd,
     /// The index of the step that created it.
     step: usize,
 }
@@ -74,7 +77,7 @@ impl<'a> Work<'a> {
         target: Option<&'a Place>,
     ) -> io::Result<()> {
         match operation {
-            Operation::CreateTap { name, owner_uid } => self.create(index, name, *owner_uid).await?,
+            Operation::CreateTap { name, end } => self.create(index, name, *end).await?,
             Operation::ChangeLink(change) => self.change(change, target).await?,
             Operation::AddAddress { link, prefix } => {
                 let message = self.links.add_address(self.number(link)?, *prefix).await;
@@ -105,19 +108,15 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn create(&mut self, step: usize, name: &InterfaceName, owner_uid: Option<u32>) -> io::Result<()> {
+    async fn create(&mut self, step: usize, name: &InterfaceName, end: TapEnd) -> io::Result<()> {
         let tap = match self.tun.take() {
             Some(device) => Tap::create_of(device, name)?,
             None => Tap::create(name)?,
         };
-        if let Some(uid) = owner_uid {
-            tap.set_owner(uid)?;
+        if let TapEnd::ByDeletion { owner_uid } = end {
+            tap.set_owner(owner_uid)?;
         }
-        self.taps.push(Created {
-            tap,
-            stays: owner_uid.is_some(),
-            step,
-        });
+        self.taps.push(Created { tap, end, step });
         let index = self.links.index(name).await?;
         self.ours.insert(index);
         self.numbers.insert(name.clone(), index);
@@ -173,7 +172,8 @@ impl<'a> Work<'a> {
     ///
     /// This comes last: whatever ends this process before, a SIGKILL too, ends the taps with it.
     fn keep(&self) -> Result<(), (usize, io::Error)> {
-        let staying: Vec<&Created> = self.taps.iter().filter(|created| created.stays).collect();
+        let stays = |created: &&Created| created.end != TapEnd::WithDescriptor;
+        let staying: Vec<&Created> = self.taps.iter().filter(stays).collect();
         for (count, created) in staying.iter().enumerate() {
             if let Err(error) = created.tap.set_persistent(true) {
                 for earlier in &staying[..count] {

@@ -69,6 +69,28 @@ async fn a_helper_elsewhere_makes_a_tap_in_a_lent_namespace() {
 }
 
 #[tokio::test]
+async fn a_lasting_tap_loses_its_carrier_with_its_descriptor_and_ends_with_its_namespace() {
+    need!(ip, tun, user_namespaces);
+    let lab = Lab::new();
+    let neighbour = lab.neighbour();
+    let (loan, _holder) = lend(&lab, &neighbour).await;
+    let (mut session, _helper) = lab.session().await;
+    let eth0 = name("eth0");
+    let request = Request::new()
+        .lasting_tap(eth0.clone())
+        .link(LinkChange::of(eth0.clone()).up())
+        .inspect(eth0);
+    let answer = session.run_on(loan, &request, DEADLINE).await.unwrap();
+    assert_eq!(answer.taps.len(), 1);
+    assert!(answer.links[0].carrier);
+
+    drop(answer.taps);
+    let links = neighbour.ip("link show");
+    let flags = find(&links, "ifname", "eth0")["flags"].to_string();
+    assert!(flags.contains("UP") && !flags.contains("LOWER_UP"), "{flags}");
+}
+
+#[tokio::test]
 async fn one_helper_works_for_many_holders_and_undoes_what_fails_in_one() {
     need!(ip, tun, user_namespaces);
     let lab = Lab::new();

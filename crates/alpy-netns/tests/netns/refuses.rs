@@ -92,8 +92,8 @@ async fn what_a_link_that_has_left_is_asked_for_is_refused() {
 async fn the_helper_refuses_bad_values_that_come_over_the_wire() {
     need!(ip, tun, user_namespaces);
     let lab = Lab::new();
-    let tap = json!({"create-tap": {"name": "eth0", "owner_uid": null}});
-    let long = json!({"create-tap": {"name": "sixteen-bytes-00", "owner_uid": null}});
+    let tap = json!({"create-tap": {"name": "eth0", "end": "with-descriptor"}});
+    let long = json!({"create-tap": {"name": "sixteen-bytes-00", "end": "with-descriptor"}});
     let prefix = json!({"add-address": {"link": "eth0", "prefix": "192.0.2.1/33"}});
     let mac = json!({"change-link": {"link": "eth0", "name": null, "namespace": null, "mac": "01:00:5e:00:00:01",
         "mtu_bytes": null, "up": true, "without_ipv6_link_local": false}});
