@@ -270,6 +270,8 @@ impl ShellBuilder {
             quiet_kernel,
         } = self;
         console.read_until(&prompt, deadline).await?;
+        console.send_line(typing::READ_FUNCTIONS).await?;
+        console.expect(typing::READY, deadline).await?;
         console.send(typing::functions(quiet_kernel)).await?;
         let mut shell = RemoteShell {
             console,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, RemoveContainerOptions, WaitContainerOptions};
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
@@ -423,20 +423,35 @@ async fn introduce(socket: &Path, mut info: EngineInfo) -> Result<Engine, bollar
         info.api_version = greeting.get("api-version").cloned().unwrap_or_default();
         docker
     } else {
-        let version = docker.version().await?;
+        // Each takes the engine some 10 ms.
+        let (version, described) = tokio::try_join!(docker.version(), docker.info())?;
         info.version = version.version.unwrap_or_default();
         info.api_version = version.api_version.unwrap_or_default();
-        let security = docker.info().await?.security_options.unwrap_or_default();
+        let security = described.security_options.unwrap_or_default();
         info.rootless = security
             .iter()
             .any(|option| option == "name=rootless" || option == "rootless");
-        // bollard 0.21 does not send the version; the next one does, and an old engine then refuses what is too new for it.
-        docker.negotiate_version().await?
+        match api_version(&info.api_version) {
+            // bollard 0.21 does not send the version; the next one does, and an old engine then refuses what is too new for it.
+            Some(older) if older < *API_DEFAULT_VERSION => {
+                Docker::connect_with_unix(&socket.to_string_lossy(), NEVER_SECONDS, &older)?
+            }
+            _ => docker,
+        }
     };
     Ok(Engine {
         docker,
         request_limit: Duration::from_secs(30),
         under_way: UnderWay::new(),
         info: Arc::new(info),
+    })
+}
+
+/// A version of the API as bollard has it, of a text such as `1.41`.
+fn api_version(text: &str) -> Option<ClientVersion> {
+    let (major, minor) = text.split_once('.')?;
+    Some(ClientVersion {
+        major_version: major.parse().ok()?,
+        minor_version: minor.parse().ok()?,
     })
 }

@@ -10,7 +10,15 @@ const LINE: usize = 200;
 /// How much is typed before the far end says that it read it; half of a terminal's buffer.
 const BLOCK: usize = 2048;
 
-/// The functions that a remote shell needs.
+/// What a shell says that reads [`functions`], and what the echo of [`READ_FUNCTIONS`] does not show.
+pub(super) const READY: &str = "<alpy+";
+
+/// What is typed first: it reads lines up to an empty one, and makes functions of them. A line editor, which handles each key by
+/// itself, would take much longer over them.
+pub(super) const READ_FUNCTIONS: &str = "alpy_s=;printf '<%s' alpy+;while IFS= read -r alpy_l&&[ \"$alpy_l\" ];\
+     do alpy_s=$alpy_s$alpy_l;done;eval \"$alpy_s\"";
+
+/// The functions that a remote shell needs, in lines for [`READ_FUNCTIONS`].
 ///
 /// `alpy ID COMMAND` runs a command between `<ID|` and `|ID>CODE.`. The echo of the line that calls it shows neither, however
 /// a line editor wraps it.
@@ -21,24 +29,29 @@ const BLOCK: usize = 2048;
 pub(super) fn functions(quiet_kernel: bool) -> String {
     let (quiet, restore) = if quiet_kernel {
         (
-            "read -r alpy_k alpy_r </proc/sys/kernel/printk\necho 1 >/proc/sys/kernel/printk\n",
-            "echo $alpy_k >/proc/sys/kernel/printk\n",
+            "read -r alpy_k alpy_r </proc/sys/kernel/printk;echo 1 >/proc/sys/kernel/printk;",
+            "echo $alpy_k >/proc/sys/kernel/printk;",
         )
     } else {
         ("", "")
     };
-    format!(
-        "alpy(){{ alpy_i=$1\n\
-         {quiet}\
-         echo \"<$1|\";(eval \"$2\")2>&1;printf '\\n|%s>%d.\\n' $1 $?\n\
-         {restore}\
-         }}\n\
-         alpy_get(){{ echo \"<$alpy_i+\" >&2;alpy_n=0 alpy_e=0;while IFS= read -r alpy_l;do case $alpy_l in\n\
-         ': end '*)echo \"<$alpy_i|\" >&2;alpy_l=${{alpy_l#: end }};break;;': more')echo \"<$alpy_i+\" >&2;;\n\
-         *)alpy_n=$((alpy_n+${{#alpy_l}}));printf \"${{alpy_l#?}}\"||alpy_e=1;;esac;done\n\
-         [ $alpy_n = \"$alpy_l\" ]||{{ echo \"$alpy_n of $alpy_l characters came\" >&2;return 1;}}\n\
-         [ $alpy_e = 0 ]||{{ echo \"not all could be written\" >&2;return 1;}};}}\n"
-    )
+    let functions = format!(
+        "alpy(){{ alpy_i=$1;{quiet}\
+         echo \"<$1|\";(eval \"$2\")2>&1;printf '\\n|%s>%d.\\n' $1 $?;\
+         {restore}}};\
+         alpy_get(){{ echo \"<$alpy_i+\" >&2;alpy_n=0 alpy_e=0;while IFS= read -r alpy_l;do case $alpy_l in \
+         ': end '*)echo \"<$alpy_i|\" >&2;alpy_l=${{alpy_l#: end }};break;;': more')echo \"<$alpy_i+\" >&2;;\
+         *)alpy_n=$((alpy_n+${{#alpy_l}}));printf \"${{alpy_l#?}}\"||alpy_e=1;;esac;done;\
+         [ $alpy_n = \"$alpy_l\" ]||{{ echo \"$alpy_n of $alpy_l characters came\" >&2;return 1;}};\
+         [ $alpy_e = 0 ]||{{ echo \"not all could be written\" >&2;return 1;}};}}"
+    );
+    let mut lines = String::new();
+    for line in functions.as_bytes().chunks(LINE) {
+        lines.extend(line.iter().map(|byte| char::from(*byte)));
+        lines.push('\n');
+    }
+    lines.push('\n');
+    lines
 }
 
 /// A name for one command that nothing on the console has by chance.

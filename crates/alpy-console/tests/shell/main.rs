@@ -201,7 +201,7 @@ async fn says_that_the_output_is_mutilated() {
             .await
             .unwrap();
     };
-    peer.send("# ").await.unwrap();
+    peer.send("# <alpy+").await.unwrap();
     let shell = RemoteShell::builder(console, "# ");
     let (shell, ()) = tokio::join!(shell.attach(), answer(false));
     let mut shell = shell.unwrap();
