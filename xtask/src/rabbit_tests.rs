@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `cargo xtask rabbit-tests`.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,28 +17,40 @@ use crate::{build, image_task, needs, stop, subids, tun};
 const HELP: &str = "\
 Test rabbit, the sample appliance: real QEMU, real containers, real packets.
 
-Usage: cargo xtask rabbit-tests [--list] [--base host|alpine] [NAME...]
+Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [NAME...]
 
   NAME    Run only the tests of these names
   --list  List the names
+  --jobs  How many run at once: as many as there are processors if not given. What they print is then behind their names
   --base  What rabbit is made of, see `cargo xtask images --help`
 
 Exit status: 0 if all tests passed, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
-#[derive(Default)]
 struct Request {
     names: Vec<String>,
     list: bool,
+    jobs: NonZeroUsize,
     base: Base,
 }
 
 /// Runs rabbit tests.
 pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     let mut args = Args::new(arguments, HELP);
-    let mut request = Request::default();
+    let mut request = Request {
+        names: Vec::new(),
+        list: false,
+        jobs: runner::jobs(),
+        base: Base::default(),
+    };
     while let Some(argument) = args.next()? {
         match argument.as_str() {
             "--list" => request.list = true,
+            "--jobs" => {
+                let text = args.value("--jobs")?;
+                request.jobs = text
+                    .parse()
+                    .map_err(|_| args.error(&format!("--jobs is a number from 1, not {text}")))?;
+            }
             "--base" => request.base = image_task::base_of(&mut args)?,
             "-h" | "--help" => return Ok(args.help()),
             name if !name.starts_with('-') => request.names.push(name.to_owned()),
@@ -65,7 +78,7 @@ fn run(workspace: &Workspace, request: &Request) -> Result<Vec<Outcome>> {
     let engine = ensure(needed, &workspace.target)?;
     build_images(workspace, request.base)?;
     let tests = build::rabbit_tests(&names)?;
-    let outcomes = runner::run(&tests, &environment(&workspace.target, &engine))?;
+    let outcomes = runner::run(&tests, &environment(&workspace.target, &engine), request.jobs)?;
     engine.release()?;
     Ok(outcomes)
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Runs test executables one after another, and tells how it went.
+//! Runs test executables, and tells how it went.
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -85,13 +88,48 @@ impl Verdict {
     }
 }
 
-/// Runs the executables in turn, each in the folder of its crate, as Cargo does it. What a rabbit test prints goes where
-/// that of xtask goes; of others, what failed does and what was skipped.
-pub fn run(tests: &[Test], environment: &Environment) -> Result<Vec<Outcome>> {
-    tests.iter().map(|test| run_one(test, environment)).collect()
+/// How many rabbit tests run at once if nobody says otherwise: as many as there are processors.
+pub fn jobs() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-fn run_one(test: &Test, environment: &Environment) -> Result<Outcome> {
+/// Runs the executables, each in the folder of its crate, as Cargo does it: rabbit tests so many at once, the others in turn, for
+/// each of them runs tests at once itself. What a rabbit test prints goes where that of xtask goes, behind its name where several
+/// run; of others, what failed does and what was skipped.
+pub fn run(tests: &[Test], environment: &Environment, jobs: NonZeroUsize) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for tests in tests.chunk_by(|one, next| one.rabbit == next.rabbit) {
+        let jobs = if tests[0].rabbit { jobs.get() } else { 1 };
+        outcomes.extend(run_at_once(tests, environment, jobs.min(tests.len()))?);
+    }
+    Ok(outcomes)
+}
+
+fn run_at_once(tests: &[Test], environment: &Environment, jobs: usize) -> Result<Vec<Outcome>> {
+    let width = tests.iter().map(|test| test.name.len()).max().unwrap_or(0);
+    let label = |test: &Test| match jobs {
+        1 => String::new(),
+        _ => format!("{:width$}  ", test.name),
+    };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(test) = tests.get(index) else { return done };
+            done.push((index, run_one(test, environment, &label(test))));
+        }
+    };
+    let mut done: Vec<(usize, Result<Outcome>)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(thread::ScopedJoinHandle::join);
+        ended.flat_map(|done| done.expect("no worker panics")).collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn run_one(test: &Test, environment: &Environment, label: &str) -> Result<Outcome> {
     let mut command = process::command(&test.executable);
     command
         .current_dir(&test.folder)
@@ -111,10 +149,10 @@ fn run_one(test: &Test, environment: &Environment) -> Result<Outcome> {
         match stream {
             _ if !test.rabbit => {}
             Stream::Out => {
-                print!("{line}");
+                print!("{label}{line}");
                 let _ = std::io::stdout().flush();
             }
-            Stream::Err => eprint!("{line}"),
+            Stream::Err => eprint!("{label}{line}"),
         }
         output.push_str(line);
         evidence.extend(evidence_in(line).filter(|folder| !evidence.contains(folder)));
@@ -192,6 +230,7 @@ pub fn all_passed(outcomes: &[Outcome]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
@@ -208,10 +247,44 @@ mod tests {
 
     #[test]
     fn an_executable_that_fails_without_a_word_is_one_failure() {
-        let outcomes = run(&[test("true", false), test("false", false)], &Vec::new()).unwrap();
+        let outcomes = run(
+            &[test("true", false), test("false", false)],
+            &Vec::new(),
+            NonZeroUsize::MIN,
+        )
+        .unwrap();
         assert_eq!(total(&outcomes), Counts { passed: 0, failed: 1 });
         assert_eq!(outcomes[1].verdict, Verdict::Failed);
         assert!(!all_passed(&outcomes));
+    }
+
+    #[test]
+    fn rabbit_tests_run_at_once_and_their_outcomes_are_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        // Each waits for the other.
+        let script = |name: &str, other: &str| {
+            let file = folder.path().join(name);
+            let wait =
+                format!("i=0; until [ -e came-{other} ] || [ $i = 100 ]; do i=$((i+1)); sleep 0.1; done");
+            let text = format!(
+                "#!/bin/sh\ncd {}\n>came-{name}\n{wait}\n[ -e came-{other} ]\n",
+                folder.path().display()
+            );
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+            test(file.to_str().unwrap(), true)
+        };
+        let tests = [script("one", "two"), script("two", "one"), test("true", false)];
+        let outcomes = run(&tests, &Vec::new(), NonZeroUsize::new(2).unwrap()).unwrap();
+        assert!(
+            outcomes
+                .iter()
+                .zip(&tests)
+                .all(|(outcome, test)| outcome.name == test.name)
+        );
+        // They ran no test, but ended well.
+        assert_eq!(outcomes[0].verdict, Verdict::NoTest);
+        assert_eq!(outcomes[1].verdict, Verdict::NoTest);
     }
 
     #[test]

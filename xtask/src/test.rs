@@ -113,7 +113,7 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
     if tests.is_empty() {
         return Ok(tests);
     }
-    stages.outcomes(&who()?, || runner::run(&tests, &environment))?;
+    stages.outcomes(&who()?, || runner::run(&tests, &environment, runner::jobs()))?;
     Ok(tests)
 }
 

@@ -131,7 +131,7 @@ pub fn bundle_tests(arguments: &[String]) -> Result<ExitCode> {
         Err(_) => rabbit_tests::ensure_private(Vec::new(), &bundle.target())?,
     };
     let environment = rabbit_tests::environment(&bundle.target(), &engine);
-    let outcomes = runner::run(&bundle.tests()?, &environment)?;
+    let outcomes = runner::run(&bundle.tests()?, &environment, runner::jobs())?;
     engine.release()?;
     bundle.write_outcomes(&outcomes)?;
     Ok(ExitCode::SUCCESS)
