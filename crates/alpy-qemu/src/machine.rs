@@ -166,6 +166,11 @@ impl Machine {
         self.recipe.as_ref()
     }
 
+    /// How much memory it has, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.memory_mib) << 20
+    }
+
     /// The emulator that [`program`](Self::program) chose.
     pub fn program_path(&self) -> &Path {
         &self.program

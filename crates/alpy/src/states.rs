@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use alpy_qemu::Checksum;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::statvfs::statvfs;
 use tokio::sync::oneshot;
 use tracing::{Span, debug};
 
@@ -230,8 +231,19 @@ impl Store {
         self.folder.join(format!("{UNFINISHED}{}-{run}", key.name))
     }
 
-    /// Begins to build a state under this name.
-    pub(crate) fn begin(&self, key: &Key, folder: PathBuf, lock: Lock) -> Result<Unfinished> {
+    /// Begins to build a state of so many bytes under this name.
+    pub(crate) fn begin(&self, key: &Key, folder: PathBuf, bytes: u64, lock: Lock) -> Result<Unfinished> {
+        // On a full disk, a write to the memory of a machine, which is a file, kills QEMU.
+        let system = statvfs(&self.folder).map_err(|error| self.failed(error.into()))?;
+        let free = system.blocks_available() * system.fragment_size();
+        if free < bytes {
+            let reason = format!(
+                "{} MiB are free there, and a state may take {}",
+                free >> 20,
+                bytes >> 20
+            );
+            return Err(self.failed(io::Error::new(io::ErrorKind::StorageFull, reason)));
+        }
         let made = DirBuilder::new().mode(0o700).create(&folder);
         made.map_err(|source| self.failed(source))?;
         Ok(Unfinished {
@@ -375,7 +387,7 @@ impl Store {
         self.lock(name, FlockArg::LockExclusiveNonblock).ok().flatten()
     }
 
-    fn failed(&self, source: io::Error) -> Error {
+    pub(crate) fn failed(&self, source: io::Error) -> Error {
         Error::SavedStates {
             folder: self.folder.clone(),
             source,

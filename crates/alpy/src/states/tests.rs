@@ -27,7 +27,7 @@ async fn build(store: &Store, key: &Key, mib: usize) -> PathBuf {
 
 async fn build_with(store: &Store, key: &Key, mib: usize, lock: Lock) -> Held {
     let unfinished = store
-        .begin(key, store.unfinished_name(key, "run-1"), lock)
+        .begin(key, store.unfinished_name(key, "run-1"), 0, lock)
         .unwrap();
     fs::write(unfinished.folder().join("memory"), vec![1; mib << 20]).unwrap();
     fs::write(unfinished.folder().join("devices"), "devices").unwrap();
@@ -221,7 +221,9 @@ async fn what_is_not_finished_is_no_state() {
     let store = store(folder.path(), 100);
     let key = key("a");
     let lock = store.lock_alone(&key).await.unwrap();
-    let unfinished = store.begin(&key, store.unfinished_name(&key, "1"), lock).unwrap();
+    let unfinished = store
+        .begin(&key, store.unfinished_name(&key, "1"), 0, lock)
+        .unwrap();
     fs::write(unfinished.folder().join("memory"), "half").unwrap();
     drop(unfinished);
     assert_eq!(wrong(&store, &key).await.unwrap(), "there is none yet");
@@ -265,4 +267,19 @@ fn refuses_a_folder_that_is_open_to_others() {
     fs::set_permissions(&made.folder, fs::Permissions::from_mode(0o777)).unwrap();
     let reason = states.open().unwrap_err();
     assert!(reason.contains("chmod 700"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_state_for_which_there_is_no_room_is_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), 10);
+    let key = key("large");
+    let lock = store.lock_alone(&key).await.unwrap();
+    let begun = store.begin(&key, store.unfinished_name(&key, "1"), u64::MAX, lock);
+    let error = crate::failure::chain(&begun.unwrap_err());
+    assert!(
+        error.contains("MiB are free there, and a state may take"),
+        "{error}"
+    );
+    assert!(!names(&store).iter().any(|name| name.starts_with(UNFINISHED)));
 }

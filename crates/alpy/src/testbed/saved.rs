@@ -18,6 +18,9 @@ use crate::step;
 /// How long QEMU may take to write or to load a state, and to end after that.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How much a state may take beside the memory, in bytes: the devices, the overlays of disks, the console.
+const MORE: u64 = 64 << 20;
+
 /// The name of the folder in the evidence of what a boot that is saved writes.
 const FOLDER: &str = "saved-state";
 
@@ -111,7 +114,7 @@ impl Builder<'_> {
     async fn build(&self, store: &Store, key: &Key, lock: Lock, recipe: &Recipe) -> Result<Held> {
         let folder = store.unfinished_name(key, self.run.id());
         self.run.guard_folder(&folder)?;
-        let unfinished = store.begin(key, folder, lock)?;
+        let unfinished = store.begin(key, folder, self.machine.memory_bytes() + MORE, lock)?;
         let log = self.evidence.file(FOLDER);
         fs::create_dir_all(&log).map_err(|source| Error::Evidence {
             dir: log.clone(),
@@ -130,7 +133,9 @@ impl Builder<'_> {
             end = follow(recipe, &console) => end?,
             error = qemu.unexpected_end() => return Err(error.into()),
         }
-        qemu.save(LIMIT).await?;
+        // A test is not to fail for a state that it does not need.
+        let saved = qemu.save(LIMIT).await;
+        saved.map_err(|error| store.failed(std::io::Error::other(error)))?;
         let version = version(&qemu);
         qemu.quit(LIMIT).await?;
         console.close(LIMIT).await?;
@@ -140,10 +145,7 @@ impl Builder<'_> {
             }
             fs::write(unfinished.folder().join(UNREAD), console.try_read())
         };
-        keep().map_err(|source| Error::Evidence {
-            dir: unfinished.folder().to_owned(),
-            source,
-        })?;
+        keep().map_err(|source| store.failed(source))?;
         store.finish(unfinished, version).await
     }
 }
