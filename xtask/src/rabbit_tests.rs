@@ -21,7 +21,7 @@ Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [NAME..
 
   NAME    Run only the tests of these names
   --list  List the names
-  --jobs  How many run at once: as many as there are processors if not given. What they print is then behind their names
+  --jobs  How many run at once: one more than there are processors if not given. What they print is then behind their names
   --base  What rabbit is made of, see `cargo xtask images --help`
 
 Exit status: 0 if all tests passed, 2 if something must be done first, 130 after Ctrl-C, else 1.";

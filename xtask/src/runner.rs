@@ -88,9 +88,12 @@ impl Verdict {
     }
 }
 
-/// How many rabbit tests run at once if nobody says otherwise: as many as there are processors.
+/// How many rabbit tests run at once if nobody says otherwise: one more than there are processors, for much of the time a test waits
+/// for a guest to power off, or measures a rate.
 pub fn jobs() -> NonZeroUsize {
-    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    thread::available_parallelism()
+        .unwrap_or(NonZeroUsize::MIN)
+        .saturating_add(1)
 }
 
 /// Runs the executables, each in the folder of its crate, as Cargo does it: rabbit tests so many at once, the others in turn, for
