@@ -2,15 +2,15 @@
 //! Bytes of a terminal as text that any terminal shows safely.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::io::Write;
 
 /// All of `bytes` as text: see [`Escaper`].
 pub(crate) fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
+    let mut text = Vec::with_capacity(bytes.len());
     let mut escaper = Escaper::default();
     escaper.push(bytes, &mut text);
     escaper.finish(&mut text);
-    text
+    String::from_utf8(text).expect("what is not UTF-8 is escaped")
 }
 
 /// The last `count` lines of `bytes` as text.
@@ -23,6 +23,8 @@ pub(crate) fn last_lines(bytes: &[u8], count: usize) -> String {
 
 /// Turns a stream into text: `\r\n` and `\n` become a line's end, tabs and printable characters stay, a backslash is doubled,
 /// everything else is shown as `\r`, `\x1b`, `\u{9b}`. A character or a `\r\n` that is split between two pushes stays whole.
+///
+/// The text is UTF-8, and is bytes because it is for a file: that spares a check of all of it.
 #[derive(Default)]
 pub(crate) struct Escaper {
     held: Vec<u8>,
@@ -30,7 +32,7 @@ pub(crate) struct Escaper {
 
 impl Escaper {
     /// Appends the text of the next bytes.
-    pub(crate) fn push(&mut self, bytes: &[u8], text: &mut String) {
+    pub(crate) fn push(&mut self, bytes: &[u8], text: &mut Vec<u8>) {
         let mut rest = Cow::Borrowed(bytes);
         if !self.held.is_empty() {
             let mut joined = std::mem::take(&mut self.held);
@@ -40,14 +42,13 @@ impl Escaper {
         let mut rest = &rest[..];
         while !rest.is_empty() {
             let (run, special) = rest.split_at(plain_length(rest));
-            // Plain bytes are ASCII.
-            text.push_str(std::str::from_utf8(run).unwrap_or_default());
+            text.extend_from_slice(run);
             rest = match special {
                 [] => special,
                 [b'\r', b'\n', ..] => &special[1..],
                 [b'\r'] => self.hold(special),
                 [b'\\', after @ ..] => {
-                    text.push_str("\\\\");
+                    text.extend_from_slice(b"\\\\");
                     after
                 }
                 [0x80..=0xff, ..] => self.push_not_ascii(special, text),
@@ -60,7 +61,7 @@ impl Escaper {
     }
 
     /// Appends what was held back, as the escapes it turned out to be.
-    pub(crate) fn finish(&mut self, text: &mut String) {
+    pub(crate) fn finish(&mut self, text: &mut Vec<u8>) {
         for byte in self.held.drain(..) {
             push_byte(byte, text);
         }
@@ -71,15 +72,15 @@ impl Escaper {
         &[]
     }
 
-    fn push_not_ascii<'a>(&mut self, bytes: &'a [u8], text: &mut String) -> &'a [u8] {
+    fn push_not_ascii<'a>(&mut self, bytes: &'a [u8], text: &mut Vec<u8>) -> &'a [u8] {
         let length = bytes.iter().position(u8::is_ascii).unwrap_or(bytes.len());
         let (run, after) = bytes.split_at(length);
         for chunk in run.utf8_chunks() {
             for character in chunk.valid().chars() {
                 if character.is_control() {
-                    text.extend(character.escape_unicode());
+                    write!(text, "{}", character.escape_unicode()).expect("memory takes it");
                 } else {
-                    text.push(character);
+                    text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                 }
             }
             let invalid = chunk.invalid();
@@ -111,10 +112,10 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~' | b'\n' | b'\t') && byte != b'\\'
 }
 
-fn push_byte(byte: u8, text: &mut String) {
+fn push_byte(byte: u8, text: &mut Vec<u8>) {
     match byte {
-        b'\r' => text.push_str("\\r"),
-        byte => write!(text, "\\x{byte:02x}").unwrap_or_default(),
+        b'\r' => text.extend_from_slice(b"\\r"),
+        byte => write!(text, "\\x{byte:02x}").expect("memory takes it"),
     }
 }
 
@@ -145,12 +146,12 @@ mod tests {
         for first in 0..stream.len() {
             for second in first..stream.len() {
                 let mut escaper = Escaper::default();
-                let mut text = String::new();
+                let mut text = Vec::new();
                 for chunk in [&stream[..first], &stream[first..second], &stream[second..]] {
                     escaper.push(chunk, &mut text);
                 }
                 escaper.finish(&mut text);
-                assert_eq!(text, escaped(&stream), "at {first}, {second}");
+                assert_eq!(text, escaped(&stream).as_bytes(), "at {first}, {second}");
             }
         }
     }

@@ -24,9 +24,10 @@ pub(crate) struct Transcript {
     direction: Direction,
     /// The last line of the log has no end yet.
     open: bool,
-    traced: String,
-    /// Kept for its memory.
-    log_text: String,
+    traced: Vec<u8>,
+    /// What the last bytes are as text, and laid out for the log; kept for their memory.
+    text: Vec<u8>,
+    log_text: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Transcript {
 
     /// Writes what was held back in the hope of more, and ends the last line.
     pub(crate) fn finish(&mut self) {
-        let mut log = String::new();
+        let mut log = Vec::new();
         self.end_line(&mut log);
         self.write_log(&log);
     }
@@ -111,46 +112,60 @@ impl Transcript {
             self.end_line(&mut log);
             self.direction = direction;
         }
-        let mut text = String::with_capacity(bytes.len() + bytes.len() / 8);
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
         self.escaper.push(bytes, &mut text);
         self.lay_out(&text, &mut log);
         self.write_log(&log);
+        self.text = text;
         self.log_text = log;
     }
 
-    fn lay_out(&mut self, text: &str, log: &mut String) {
-        for piece in text.split_inclusive('\n') {
-            if !self.open {
-                log.push_str(self.direction.prefix());
+    fn lay_out(&mut self, text: &[u8], log: &mut Vec<u8>) {
+        let prefix = self.direction.prefix().as_bytes();
+        let traced = tracing::enabled!(target: "alpy::console", tracing::Level::DEBUG);
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\n', text).map(|end| end + 1);
+        for end in ends.chain([text.len()]) {
+            let piece = &text[start..end];
+            if piece.is_empty() {
+                break;
             }
-            log.push_str(piece);
-            self.open = !piece.ends_with('\n');
-            self.traced.push_str(piece.trim_end_matches('\n'));
-            if !self.open || self.traced.len() > TRACED_LINE {
-                self.trace();
+            start = end;
+            if !self.open {
+                log.extend_from_slice(prefix);
+            }
+            log.extend_from_slice(piece);
+            self.open = !piece.ends_with(b"\n");
+            if traced {
+                self.traced.extend_from_slice(piece);
+                if !self.open || self.traced.len() > TRACED_LINE {
+                    self.trace();
+                }
             }
         }
     }
 
     /// Ends the line that the other direction left open, or that nobody will end any more.
-    fn end_line(&mut self, log: &mut String) {
-        let mut held = String::new();
+    fn end_line(&mut self, log: &mut Vec<u8>) {
+        let mut held = Vec::new();
         self.escaper.finish(&mut held);
         self.lay_out(&held, log);
         if self.open {
-            log.push('\n');
+            log.push(b'\n');
             self.open = false;
             self.trace();
         }
     }
 
     fn trace(&mut self) {
-        tracing::debug!(target: "alpy::console", "{}{}", self.direction.prefix(), self.traced);
+        let line = String::from_utf8_lossy(self.traced.strip_suffix(b"\n").unwrap_or(&self.traced));
+        tracing::debug!(target: "alpy::console", "{}{line}", self.direction.prefix());
         self.traced.clear();
     }
 
-    fn write_log(&mut self, log: &str) {
-        write(&mut self.log, log.as_bytes(), &mut self.failure);
+    fn write_log(&mut self, log: &[u8]) {
+        write(&mut self.log, log, &mut self.failure);
     }
 
     fn write_raw(&mut self, bytes: &[u8]) {
