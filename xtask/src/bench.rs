@@ -28,6 +28,7 @@ Usage: cargo xtask bench [AREA...] [--runs N] [--links N,N...]
 
   AREA     Only these; all if none is given:
              testbed  a whole job on rabbit, by alpy and by the original (Python): seconds of each phase
+             capacity testbeds at once, each a process of its own: wall time, tests per minute, memory
              qmp      round trips to QEMU: alpy-qmp, a bare socket loop, qapi, qemu.qmp (Python)
              console  a marker after 50 MB, and prompt turns: alpy-console, bare loops, rexpect, pexpect (Python)
              pcap     1 GB of packets: alpy-pcap, a hand-written loop, tcpdump; following a capture
@@ -46,7 +47,7 @@ of own time against links to target/alpy-bench/own-time.svg.
 Exit status: 0 if all was measured, whatever the figures are, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
 const FOLDER: &str = "crates/alpy-bench";
-const AREAS: [&str; 6] = ["testbed", "qmp", "console", "pcap", "netns", "docker"];
+const AREAS: [&str; 7] = ["testbed", "capacity", "qmp", "console", "pcap", "netns", "docker"];
 
 /// How long an area may take to start and end, and each run of it; of a testbed, each run with each number of links.
 const START: Duration = Duration::from_secs(900);

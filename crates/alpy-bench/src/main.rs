@@ -2,6 +2,7 @@
 //! Measures alpy beside its peers. `cargo xtask bench` builds this, gives it an engine, images and peers, and reads what it prints:
 //! one line of JSON for each figure, see [`figure`].
 
+mod capacity;
 mod console;
 mod docker;
 mod figure;
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["console-reader", what, ref rest @ ..] => return console::reader(what, rest),
+        ["capacity-test", kind] => return capacity::test(kind),
         ["netns-maker", what, count] => return netns::maker(what, count.parse()?),
         _ => {}
     }
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
     };
     match area {
         "testbed" => testbed::measure(&extent),
+        "capacity" => capacity::measure(&extent),
         "qmp" => qmp::measure(&extent),
         "console" => console::measure(&extent),
         "pcap" => pcap::measure(&extent),

@@ -110,7 +110,7 @@ async fn prepare() -> Result<Prepared> {
 
 /// What is typed into the guest: the addresses of all its links, and to forward between them. One program sets them all, for how
 /// long a guest takes to start programs is nobody's own time.
-fn script(links: usize) -> String {
+pub(crate) fn script(links: usize) -> String {
     let mut script = String::from("#!/bin/sh -e\nip -batch - <<END\n");
     for link in 0..links {
         // A String takes all that is written to it.

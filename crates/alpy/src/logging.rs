@@ -2,7 +2,7 @@
 //! Log lines: steps on stderr, everything in the `debug.log` of the test that it belongs to.
 //!
 //! alpy's code only emits [`tracing`] events. [`init`] installs a subscriber that prints INFO and above on stderr (`RUST_LOG`
-//! chooses otherwise) and sends every event to the evidence of the testbed in whose span it happened. A testbed calls it
+//! chooses otherwise, as `debug` or `alpy=debug,alpy::docker=warn`, see [`Targets`]) and sends every event to the evidence of the testbed in whose span it happened. A testbed calls it
 //! when it starts; a subscriber that is already there stays, and whoever installs their own adds [`EvidenceLayer`] to it:
 //!
 //! ```
@@ -27,7 +27,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Metadata, Span, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -40,18 +40,39 @@ static ROUTED: AtomicBool = AtomicBool::new(false);
 
 /// Installs alpy's subscriber, unless the process has one already.
 pub fn init() {
-    let chosen = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
     let steps = tracing_subscriber::fmt::layer()
         .event_format(StepFormat)
+        // A log is read in files as often as on a terminal.
+        .with_ansi(false)
         .with_writer(Stderr)
-        .with_filter(chosen);
+        .with_filter(chosen(&std::env::var("RUST_LOG").unwrap_or_default()));
     // A second call finds the subscriber of the first, or the user's own: either way it stays.
     let _ = tracing_subscriber::registry()
         .with(steps)
         .with(EvidenceLayer::new())
         .try_init();
+}
+
+/// What `RUST_LOG` chooses; INFO if it chooses nothing. A part of it that cannot be read is named and left out.
+fn chosen(text: &str) -> Targets {
+    let mut targets = Targets::new();
+    let mut nothing = true;
+    for directive in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match directive.parse::<Targets>() {
+            Ok(parsed) => {
+                nothing = false;
+                targets = match parsed.default_level() {
+                    Some(level) => targets.with_default(level),
+                    None => targets.with_targets(parsed),
+                };
+            }
+            Err(error) => eprintln!("alpy: RUST_LOG: ignored {directive:?}: {error}"),
+        }
+    }
+    if nothing {
+        targets = targets.with_default(LevelFilter::INFO);
+    }
+    targets
 }
 
 /// Sends each event to the `debug.log` of the testbed in whose span it happened.
@@ -253,6 +274,22 @@ impl Write for Stderr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rust_log_chooses_and_what_it_cannot_say_is_left_out() {
+        let debug = |text: &str, target: &str| chosen(text).would_enable(target, &Level::DEBUG);
+        let info = |text: &str, target: &str| chosen(text).would_enable(target, &Level::INFO);
+        for nothing in ["", " , ", "alpy=loud"] {
+            assert!(
+                info(nothing, "alpy::node") && !debug(nothing, "alpy::node"),
+                "{nothing:?}"
+            );
+        }
+        assert!(debug("debug", "hyper") && !info("error", "alpy::node"));
+        let some = "alpy=debug, alpy::docker=warn,alpy=loud";
+        assert!(debug(some, "alpy::node"));
+        assert!(!info(some, "alpy::docker") && !info(some, "bollard"));
+    }
 
     #[test]
     fn each_debug_log_holds_its_own_lines_only() {

@@ -91,6 +91,16 @@ pub fn all(figures: &Figures, areas: &[String]) -> Vec<Goal> {
         further,
     );
 
+    // Of a release build; that of a test, without optimization, is larger.
+    let memory = figures.median("capacity", "1 at once", "alpy's own memory, peak, MB", "restored");
+    goal(
+        "capacity",
+        "memory of alpy's own process, MB".to_owned(),
+        false,
+        25.0,
+        memory,
+    );
+
     for (case, bare, limit) in [
         ("1 in flight", "bare blocking loop", 0.93),
         ("8 in flight", "bare pipelined loop", 0.95),
