@@ -154,13 +154,17 @@ async fn finds_a_long_regex_match_when_the_stream_pauses() {
 async fn keeps_its_deadline_while_output_floods() {
     let (console, far) = pair();
     let flood = far.flood(b"the same line all over again\r\n".repeat(2000));
-    for needle in ["never".into(), ReadUntil::regex("never|NEVER").unwrap()] {
-        let start = Instant::now();
-        let failure = console.expect(needle, 5 * SHORT).await.unwrap_err();
-        let late = start.elapsed() - 5 * SHORT;
-        assert!(matches!(failure, Error::Timeout { .. }), "{failure}");
-        // A few ms in fact; the rest is for a busy machine and code that is not optimized.
-        assert!(late < LONG / 4, "{late:?} late");
+    for needle in [ReadUntil::from("never"), ReadUntil::regex("never|NEVER").unwrap()] {
+        let mut late = Vec::new();
+        for _ in 0..9 {
+            let start = Instant::now();
+            let failure = console.expect(needle.clone(), 2 * SHORT).await.unwrap_err();
+            late.push(start.elapsed() - 2 * SHORT);
+            assert!(matches!(failure, Error::Timeout { .. }), "{failure}");
+        }
+        late.sort_unstable();
+        // Half of them and not all, for other tests have this machine too.
+        assert!(late[4] < Duration::from_millis(50), "{late:?} late");
     }
     flood.abort();
 }
