@@ -14,6 +14,7 @@ mod image_task;
 mod images;
 mod libtest;
 mod needs;
+mod partitions;
 mod process;
 mod rabbit_tests;
 mod runner;
@@ -43,6 +44,7 @@ Tasks:
   storm         End tests at random moments, in many ways, and look whether anything stays
   with-engine   Run a command with an engine and the images at hand
   fuzz          Fuzz what alpy parses
+  partitions    Check that a suite in parts is the whole suite
   bench         Measure alpy beside its peers
 
 `cargo xtask <TASK> --help` says more.";
@@ -72,6 +74,7 @@ fn dispatch(mut arguments: Vec<String>) -> Result<ExitCode> {
         "with-engine" => with_engine::main(arguments),
         "fuzz" => fuzz::main(arguments),
         "bench" => bench::main(arguments),
+        "partitions" => partitions::main(arguments),
         users::BUNDLE_TESTS => users::bundle_tests(&arguments),
         engine::KEEPER => engine::keeper(&arguments),
         "-h" | "--help" | "help" => {

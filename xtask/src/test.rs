@@ -14,7 +14,7 @@ use crate::process::{self, Kind};
 use crate::runner::{self, Outcome, Test};
 use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
-use crate::{build, needs, rabbit_tests, table};
+use crate::{build, needs, partitions, rabbit_tests, table};
 
 const HELP: &str = "\
 Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests.
@@ -112,6 +112,14 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
     // The stage that builds them has failed, which counts.
     if tests.is_empty() {
         return Ok(tests);
+    }
+    if partitions::has_nextest() || std::env::var_os("ALPY_REQUIRE").is_some_and(|value| value == "all") {
+        stages.tests("partitions of nextest", || {
+            partitions::check(partitions::JOBS)?;
+            Ok(Counts { passed: 1, failed: 0 })
+        })?;
+    } else {
+        eprintln!("SKIPPED: partitions: cargo-nextest is missing");
     }
     stages.outcomes(&who()?, || runner::run(&tests, &environment, runner::jobs()))?;
     Ok(tests)

@@ -16,5 +16,8 @@ pub mod rights {}
 #[doc = include_str!("guide/endings.md")]
 pub mod endings {}
 
+#[doc = include_str!("guide/capacity.md")]
+pub mod capacity {}
+
 #[doc = include_str!("guide/saved-states.md")]
 pub mod saved_states {}
