@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tracing::level_filters::LevelFilter;
+
 use crate::Error;
 use crate::escape::{Escaper, last_lines};
 
@@ -123,7 +125,8 @@ impl Transcript {
 
     fn lay_out(&mut self, text: &[u8], log: &mut Vec<u8>) {
         let prefix = self.direction.prefix().as_bytes();
-        let traced = tracing::enabled!(target: "alpy::console", tracing::Level::DEBUG);
+        // Not by `enabled!`: a subscriber whose layers have filters of their own would then take the next event for a filtered one.
+        let traced = LevelFilter::current() >= LevelFilter::DEBUG;
         let mut start = 0;
         let ends = memchr::memchr_iter(b'\n', text).map(|end| end + 1);
         for end in ends.chain([text.len()]) {

@@ -140,10 +140,15 @@ impl Run {
             .on_end(move |end| report(write_status(format!("{end}\n")), "status")))
     }
 
-    /// A file in the folder of the run, which goes with it.
+    /// A file in the folder of the run, which goes with it. Containers may write to it, whoever they run as; nobody else enters
+    /// the folder.
     pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
         let file = self.scratch.path().join(name);
-        fs::write(&file, content).map_err(Error::Scratch)?;
+        let write = || {
+            fs::write(&file, content)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o666))
+        };
+        write().map_err(Error::Scratch)?;
         Ok(file)
     }
 
