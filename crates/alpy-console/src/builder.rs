@@ -75,7 +75,7 @@ impl Builder {
     /// as its end.
     ///
     /// # Errors
-    /// [`Error::Transcript`] if a file cannot be made, [`Error::NoRuntime`] outside a tokio runtime.
+    /// [`Error::Transcript`] if a file cannot be made, or one of the [history](Self::history) cannot be read, [`Error::NoRuntime`] outside a tokio runtime.
     pub fn start<S>(self, stream: S) -> Result<Console, Error>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,

@@ -66,9 +66,7 @@ impl Disk {
         let device = OptionValue::new(self.model.device()).set("drive", &id);
         ["-drive".into(), drive.into(), "-device".into(), device.into()]
     }
-}
 
-impl Disk {
     /// The arguments for a disk that goes on where it was saved: an overlay on the one in the folder, which is one on the image.
     pub(crate) fn restored_arguments(&self, index: usize, folder: &Path) -> [OsString; 4] {
         let id = format!("disk{index}");

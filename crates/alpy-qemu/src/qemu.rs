@@ -174,7 +174,7 @@ impl Qemu {
     /// Not cancel safe: the machine is stopped then, and the folder of no use.
     ///
     /// # Errors
-    /// [`Error::State`], also after `timeout` and without [`Options::save_to`]. [`Error::Exited`], [`Error::Qmp`], [`Error::File`].
+    /// [`Error::State`], also without [`Options::save_to`]. [`Error::Qmp`], also after `timeout`. [`Error::Exited`], [`Error::File`].
     pub async fn save(&self, timeout: Duration) -> Result<()> {
         let Some(Place::Save(folder)) = &self.place else {
             return Err(state::failed("save", "it was not started to be saved"));
@@ -198,8 +198,8 @@ impl Qemu {
     /// Not cancel safe: half of the state may be loaded then.
     ///
     /// # Errors
-    /// [`Error::State`], also after `timeout` and without [`Options::restore_from`]. [`Error::Exited`] if the state is none of this
-    /// machine. [`Error::Qmp`], [`Error::File`].
+    /// [`Error::State`], also without [`Options::restore_from`]. [`Error::Exited`] if the state is none of this machine.
+    /// [`Error::Qmp`], also after `timeout`. [`Error::File`].
     pub async fn restore(&self, timeout: Duration) -> Result<()> {
         let Some(Place::Restore(folder)) = &self.place else {
             return Err(state::failed("load", "it was not started to be restored"));

@@ -117,10 +117,7 @@ pub(crate) async fn save(
     started: Option<std::time::Instant>,
     timeout: Duration,
 ) -> Result<()> {
-    let when = |source| Error::Qmp {
-        when: "when its machine was saved",
-        source,
-    };
+    let when = at("when its machine was saved");
     let end = Instant::now() + timeout;
     qmp.execute(Stop).await.map_err(when)?;
     let ran = started.map(|started| started.elapsed()).unwrap_or_default();
@@ -142,12 +139,8 @@ pub(crate) async fn save(
     let before = qmp.position();
     let uri = format!("fd:{DEVICES}");
     qmp.execute(Migrate { uri }).await.map_err(when)?;
-    ended(qmp, before, "save", end)
-        .await
-        .map_err(|error| match error {
-            Ended::Failed(error) => error,
-            Ended::Qmp(source) => when(source),
-        })
+    let migration = ended(qmp, before, end).await.map_err(when)?;
+    migration.map_err(|reason| failed("save", reason))
 }
 
 /// A new file for this user alone.
@@ -208,10 +201,7 @@ async fn save_disk(qmp: &Client, disk: usize, path: &Path, end: Instant) -> alpy
 }
 
 pub(crate) async fn restore(qmp: &Client, folder: &Path, timeout: Duration) -> Result<()> {
-    let when = |source| Error::Qmp {
-        when: "when its machine was restored",
-        source,
-    };
+    let when = at("when its machine was restored");
     let end = Instant::now() + timeout;
     let path = folder.join(DEVICES);
     let file = File::open(&path).map_err(|source| Error::File {
@@ -228,12 +218,12 @@ pub(crate) async fn restore(qmp: &Client, folder: &Path, timeout: Duration) -> R
     let before = qmp.position();
     let uri = format!("fd:{DEVICES}");
     qmp.execute(MigrateIncoming { uri }).await.map_err(when)?;
-    ended(qmp, before, "load", end)
-        .await
-        .map_err(|error| match error {
-            Ended::Failed(error) => error,
-            Ended::Qmp(source) => when(source),
-        })
+    let migration = ended(qmp, before, end).await.map_err(when)?;
+    migration.map_err(|reason| failed("load", reason))
+}
+
+fn at(when: &'static str) -> impl Fn(alpy_qmp::Error) -> Error + Copy {
+    move |source| Error::Qmp { when, source }
 }
 
 async fn capabilities(qmp: &Client) -> alpy_qmp::Result<()> {
@@ -249,18 +239,12 @@ async fn pass(qmp: &Client, file: File) -> alpy_qmp::Result<()> {
     qmp.execute(Getfd { fdname }).descriptor(file).await.map(drop)
 }
 
-enum Ended {
-    Failed(Error),
-    Qmp(alpy_qmp::Error),
-}
-
-/// Waits for the end of a migration.
+/// Waits for the end of a migration, and says why it failed if it has.
 async fn ended(
     qmp: &Client,
     before: alpy_qmp::Position,
-    what: &'static str,
     end: Instant,
-) -> std::result::Result<(), Ended> {
+) -> alpy_qmp::Result<std::result::Result<(), String>> {
     let left = end.saturating_duration_since(Instant::now());
     let last = |event: &alpy_qmp::Event| {
         event.name == "MIGRATION"
@@ -268,18 +252,13 @@ async fn ended(
                 .map(Some)
                 .contains(&event.data["status"].as_str())
     };
-    let event = qmp
-        .wait_until("MIGRATION to its end", before, left, last)
-        .await
-        .map_err(Ended::Qmp)?;
+    let event = qmp.wait_until("MIGRATION to its end", before, left, last).await?;
     if event.data["status"] == "completed" {
-        return Ok(());
+        return Ok(Ok(()));
     }
-    let migration = qmp.execute(QueryMigrate).await.map_err(Ended::Qmp)?;
-    let reason = migration
-        .error_desc
-        .unwrap_or_else(|| "QEMU does not say why".to_owned());
-    Err(Ended::Failed(failed(what, reason)))
+    let migration = qmp.execute(QueryMigrate).await?;
+    let reason = migration.error_desc;
+    Ok(Err(reason.unwrap_or_else(|| "QEMU does not say why".to_owned())))
 }
 
 /// A text in which everything is that shapes a machine at the end of its recipe: the content of QEMU's executable and of all files of
