@@ -24,6 +24,7 @@ pub use builder::TestbedBuilder;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
+use crate::helper::Helper;
 use crate::limits::{Deadline, Limits};
 use crate::link::Link;
 use crate::node::Node;
@@ -198,7 +199,7 @@ impl Testbed {
             Some(states) => states,
             None => SavedStates::from_env()?,
         };
-        let (skeleton, taps, mut helper) = skeleton.start_in(Arc::clone(&run), deadline.share()).await?;
+        let (skeleton, taps, helper) = skeleton.start_in(Arc::clone(&run), deadline.share()).await?;
         let choose = async {
             Ok::<_, Error>(match accelerator {
                 Some(accelerator) => accelerator,
@@ -221,9 +222,7 @@ impl Testbed {
             evidence: &evidence,
             share: deadline.share(),
         };
-        let mut state = builder.state(&states).await?;
-        let mut replaced = false;
-        let mut qemu = loop {
+        let start = async |state: Option<&saved::State>, helper: Option<Helper>| {
             let mut nics = Vec::new();
             for (index, (tap, mac)) in taps.iter().zip(&macs).enumerate() {
                 let tap = tap.try_clone().map_err(Error::Runtime)?;
@@ -236,30 +235,33 @@ impl Testbed {
             let mut options = Options::new()
                 .evidence(evidence.dir())
                 .accelerator(accelerator.clone());
-            if let Some(state) = &state {
+            if let Some(state) = state {
                 options = options.restore_from(state.folder());
             }
-            let start = async {
+            let both = async {
                 let qemu = async { Ok(Qemu::start(&machine, nics, options).await?) };
-                tokio::try_join!(qemu, skeleton::end(helper.take()))
+                tokio::try_join!(qemu, skeleton::end(helper))
             };
-            let (qemu, ()) =
-                step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", start).await?;
-            let Some(loading) = &state else { break qemu };
-            let text = format!("Restore saved state {}", loading.name());
-            let Err(reason) = step!(target: "alpy::states", text, loading.load(&qemu)).await else {
-                break qemu;
-            };
-            if std::mem::replace(&mut replaced, true) {
-                return Err(Error::NotRestored { reason });
-            }
-            qemu.kill();
-            qemu.wait_exit(TEARDOWN_STEP).await?;
-            state = match state.take() {
-                Some(state) => Some(builder.replace(state, &reason).await?),
-                None => None,
-            };
+            step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", both)
+                .await
+                .map(|(qemu, ())| qemu)
         };
+        let mut state = builder.state(&states).await?;
+        let mut qemu = start(state.as_ref(), helper).await?;
+        if let Some(first) = state.take() {
+            state = Some(match first.load(&qemu).await {
+                Ok(()) => first,
+                Err(reason) => {
+                    qemu.kill();
+                    qemu.wait_exit(TEARDOWN_STEP).await?;
+                    let second = builder.replace(first, &reason).await?;
+                    qemu = start(Some(&second), None).await?;
+                    let loaded = second.load(&qemu).await;
+                    loaded.map_err(|reason| Error::NotRestored { reason })?;
+                    second
+                }
+            });
+        }
         // QEMU alone has them now, so that a tap's carrier goes with it.
         drop(taps);
         let connect = async {

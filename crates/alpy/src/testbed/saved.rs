@@ -151,24 +151,22 @@ impl Builder<'_> {
 }
 
 impl State {
-    /// What the log calls it.
-    pub(super) fn name(&self) -> &str {
-        self.key.short()
-    }
-
     pub(super) fn folder(&self) -> &Path {
         &self.held.folder
     }
 
     /// Has a QEMU that was started with it load it; says why it could not.
     pub(super) async fn load(&self, qemu: &Qemu) -> std::result::Result<(), String> {
-        let (ours, theirs) = (version(qemu), &self.held.manifest.qemu);
-        if ours != *theirs {
-            return Err(format!("QEMU {theirs} has saved it, and this is QEMU {ours}"));
-        }
-        qemu.restore(LIMIT)
-            .await
-            .map_err(|error| crate::failure::chain(&error))
+        let load = async {
+            let (ours, theirs) = (version(qemu), &self.held.manifest.qemu);
+            if ours != *theirs {
+                return Err(format!("QEMU {theirs} has saved it, and this is QEMU {ours}"));
+            }
+            let loaded = qemu.restore(LIMIT).await;
+            loaded.map_err(|error| crate::failure::chain(&error))
+        };
+        let text = format!("Restore saved state {}", self.key.short());
+        step!(target: "alpy::states", text, load).await
     }
 
     /// A console that goes on where the one of the saved machine was.
