@@ -69,7 +69,7 @@ async fn a_helper_elsewhere_makes_a_tap_in_a_lent_namespace() {
 }
 
 #[tokio::test]
-async fn a_lasting_tap_loses_its_carrier_with_its_descriptor_and_ends_with_its_namespace() {
+async fn a_lasting_tap_stays_without_its_descriptor_and_has_no_carrier() {
     need!(ip, tun, user_namespaces);
     let lab = Lab::new();
     let neighbour = lab.neighbour();
