@@ -133,6 +133,13 @@ impl Format {
         })
     }
 
+    /// Reads the header of the record that the bytes begin with; none if they end within the record, or if it can be none.
+    #[inline]
+    pub(crate) fn whole_record(self, bytes: &[u8]) -> Option<RecordHeader> {
+        let record = self.record(bytes.first_chunk()?).ok()?;
+        (record.len() <= bytes.len()).then_some(record)
+    }
+
     #[inline]
     fn u16<const N: usize>(self, bytes: &[u8; N], at: usize) -> u16 {
         let field = [bytes[at], bytes[at + 1]];

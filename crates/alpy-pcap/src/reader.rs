@@ -90,7 +90,7 @@ impl<R: Read> Reader<R> {
     /// so will each further call; [`Error::Read`].
     #[inline]
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Error> {
-        let record = match self.buffered_record()? {
+        let record = match self.format.whole_record(self.unread_bytes()) {
             Some(record) => record,
             None => match self.read_record()? {
                 Some(record) => record,
@@ -112,36 +112,24 @@ impl<R: Read> Reader<R> {
         self.offset
     }
 
-    /// The header of the next record, if all of the record is in the buffer.
-    #[inline]
-    fn buffered_record(&self) -> Result<Option<RecordHeader>, Error> {
-        let unread = self.unread_bytes();
-        let Some(head) = unread.first_chunk() else {
-            return Ok(None);
-        };
-        match self.format.record(head) {
-            Ok(record) if unread.len() < record.len() => Ok(None),
-            Ok(record) => Ok(Some(record)),
-            Err(found) => Err(self.damaged(found)),
-        }
-    }
-
     /// Reads until the next record is in the buffer; none if the source ends before it begins.
     #[cold]
     fn read_record(&mut self) -> Result<Option<RecordHeader>, Error> {
-        while self.refill()? {
-            if let Some(record) = self.buffered_record()? {
-                return Ok(Some(record));
+        loop {
+            let head = self.unread_bytes().first_chunk();
+            let record = match head.map(|head| self.format.record(head)).transpose() {
+                Ok(Some(record)) if record.len() <= self.unread.len() => return Ok(Some(record)),
+                Ok(record) => record,
+                Err(found) => return Err(self.damaged(found)),
+            };
+            if self.refill()? {
+                continue;
             }
-        }
-        match self
-            .unread_bytes()
-            .first_chunk()
-            .map(|head| self.format.record(head))
-        {
-            Some(Ok(record)) => Err(self.torn("a record", record.len())),
-            _ if self.unread.is_empty() => Ok(None),
-            _ => Err(self.torn("a record header", RECORD_HEADER_LEN)),
+            return match record {
+                Some(record) => Err(self.torn("a record", record.len())),
+                None if self.unread.is_empty() => Ok(None),
+                None => Err(self.torn("a record header", RECORD_HEADER_LEN)),
+            };
         }
     }
 
@@ -190,7 +178,6 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    #[cold]
     fn damaged(&self, found: String) -> Error {
         Error::Damaged {
             origin: self.origin.clone(),
