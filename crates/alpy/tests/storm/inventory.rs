@@ -60,6 +60,18 @@ impl Scope {
         let _ = fs::remove_dir_all(&self.evidence);
     }
 
+    /// What a private engine has written about the containers in these lines, if it is one: its log lies beside its data.
+    pub(crate) fn engine_log(&self, things: &[String]) -> Vec<String> {
+        let log = fs::read_to_string(self.data.with_file_name("engine.log")).unwrap_or_default();
+        let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let ids: BTreeSet<&str> = things
+            .iter()
+            .flat_map(|thing| thing.split([' ', '/', '"']).filter(is_id))
+            .collect();
+        let of_them = |line: &&str| ids.iter().any(|id| line.contains(id));
+        log.lines().filter(of_them).map(str::to_owned).collect()
+    }
+
     fn ask(&self, path: &str) -> Value {
         ask(&self.socket, path)
     }
@@ -91,6 +103,10 @@ impl Inventory {
     /// What is here and was not there.
     pub(crate) fn beyond(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
+    }
+
+    pub(crate) fn has_any_of(&self, things: &[String]) -> bool {
+        things.iter().any(|thing| self.0.contains(thing))
     }
 }
 

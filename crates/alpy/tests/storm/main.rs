@@ -62,6 +62,11 @@ async fn nothing_is_left_however_a_test_ends() {
         }
         if !left.things.is_empty() {
             eprintln!("  left: {:#?}", left.things);
+            eprintln!(
+                "  the engine's log of them: {:#?}",
+                scope.engine_log(&left.things)
+            );
+            eprintln!("  {}", last(&scope, &left.things).await);
             found.extend(left.things);
         }
         found.extend(left.hangs);
@@ -133,6 +138,20 @@ struct Left {
     notes: Vec<String>,
     things: Vec<String>,
     hangs: Vec<String>,
+}
+
+/// How long what was left lasts, which tells whether somebody was only slow.
+async fn last(scope: &Scope, things: &[String]) -> String {
+    const LIMIT: Duration = Duration::from_secs(90);
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    while began.elapsed() < LIMIT {
+        ticks.tick().await;
+        if !Inventory::take(scope).has_any_of(things) {
+            return format!("all of it was gone {:.0?} later", began.elapsed());
+        }
+    }
+    format!("some of it is there {LIMIT:?} later")
 }
 
 async fn batch(scope: &Scope, plans: &[Plan]) -> Left {
