@@ -65,7 +65,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
         note(&format!("pcap: tcpdump -nr, given {TCPDUMP} s: {status}"));
     }
     std::fs::remove_file(&path)?;
-    live::measure(extent, &folder.path().join("live.pcap"))
+    live::measure(extent)
 }
 
 fn report(subject: &str, made: &Made, time: Duration) {

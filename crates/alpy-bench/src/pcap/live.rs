@@ -1,115 +1,189 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! How long a frame takes from its write to whoever follows the capture.
+//! How long a frame takes from its sender in a node to whoever follows the link's capture.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::thread;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use alpy::docker::Container;
 use alpy::pcap::Reader;
+use alpy::{Link, Testbed};
 use anyhow::{Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
 
-use super::made::{file_header, record_header};
 use crate::figure::{note, print};
 use crate::measure::quantile;
-use crate::{Extent, order};
+use crate::{Extent, order, testbed};
 
 const FRAMES: usize = 2000;
-const PAUSE: Duration = Duration::from_micros(500);
+/// Between two frames, in seconds as ping takes them.
+const PAUSE: &str = "0.002";
 const LIMIT: Duration = Duration::from_secs(60);
-const LENGTH: usize = 100;
 
-type Follow = fn(&Path, Instant) -> Result<Vec<f64>>;
+/// Says when all that was there before has been read.
+type Ready = oneshot::Sender<()>;
+type Follow = fn(&Path, Ready) -> Result<Vec<f64>>;
 
 /// The library reads what is there and leaves the waiting to its user, who has inotify(7) for it.
-const SUBJECTS: [(&str, Follow); 2] = [
-    ("spinning bare reader", spin),
-    ("alpy-pcap, woken by inotify", woken),
+const SUBJECTS: [(&str, Follow); 3] = [
+    ("spinning bare reader", |path, ready| bare(path, ready, || Ok(()))),
+    ("bare reader, woken by inotify", |path, ready| {
+        let changes = Changes::of(path)?;
+        bare(path, ready, || changes.wait())
+    }),
+    ("alpy-pcap, woken by inotify", ours),
 ];
 
-/// Measures it.
-pub(super) fn measure(extent: &Extent, path: &Path) -> Result<()> {
-    for run in 0..extent.runs {
-        note(&format!("pcap: live, run {} of {}", run + 1, extent.runs));
-        for index in order(SUBJECTS.len(), run) {
-            let (subject, follow) = SUBJECTS[index];
-            let mut file = File::create(path)?;
-            file.write_all(&file_header())?;
-            let began = Instant::now();
-            let writer = thread::spawn(move || write(file, began));
-            let delays = follow(path, began);
-            writer.join().expect("the writer does not panic")?;
-            let mut delays = delays?;
-            print("live", "median, us", subject, quantile(&mut delays, 0.5) * 1e6);
-            print("live", "p99, us", subject, quantile(&mut delays, 0.99) * 1e6);
+/// Measures it, all on one link to a rabbit.
+pub(super) fn measure(extent: &Extent) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let link = Link::new().address("10.0.0.1/24").gateway("10.0.0.2");
+    let bed = Testbed::builder("bench-live")
+        .machine(rabbit::machine()?)
+        .link(link);
+    runtime.block_on(bed.run(async |bed: &Testbed| -> Result<()> {
+        bed.start_cpu().await?;
+        let mut shell = carrot::login(bed).await?;
+        carrot::configure(&mut shell, "configure", &testbed::script(1)).await?;
+        let image = rabbit::image(bed.engine(), "busybox").await?;
+        for run in 0..extent.runs {
+            note(&format!("pcap: live, run {} of {}", run + 1, extent.runs));
+            for index in order(SUBJECTS.len(), run) {
+                let (subject, follow) = SUBJECTS[index];
+                let path = bed.capture(0)?.path().to_owned();
+                let count = FRAMES.to_string();
+                let ping = ["ping", "-q", "-i", PAUSE, "-c", &count, "10.0.0.2"];
+                let ping = bed.node(0).application("ping", &image)?.command(ping);
+                let mut delays = delays(ping.capability("NET_RAW"), bed, path, follow).await?;
+                print("live", "median, us", subject, quantile(&mut delays, 0.5));
+                print("live", "p99, us", subject, quantile(&mut delays, 0.99));
+            }
         }
-    }
+        Ok(())
+    }))?;
     Ok(())
 }
 
-/// Writes a frame now and then, each with the moment in it.
-fn write(mut file: File, began: Instant) -> Result<()> {
-    let mut record = record_header(1, LENGTH).to_vec();
-    record.resize(16 + LENGTH, 0);
-    for _ in 0..FRAMES {
-        thread::park_timeout(PAUSE);
-        let now = u64::try_from(began.elapsed().as_nanos())?;
-        record[16..24].copy_from_slice(&now.to_le_bytes());
-        file.write_all(&record)?;
+/// Follows the capture while the container sends.
+async fn delays(ping: Container, bed: &Testbed, path: PathBuf, follow: Follow) -> Result<Vec<f64>> {
+    let (ready, waiting) = oneshot::channel();
+    let follower = tokio::task::spawn_blocking(move || follow(&path, ready));
+    // One that fails before says why below.
+    if waiting.await.is_ok() {
+        ping.run(bed.engine()).await?.success()?;
     }
-    Ok(())
+    follower.await?
 }
 
-fn delay(frame: &[u8], began: Instant) -> f64 {
-    let now = began.elapsed();
-    let sent = frame.first_chunk().copied().unwrap_or_default();
-    now.saturating_sub(Duration::from_nanos(u64::from_le_bytes(sent)))
-        .as_secs_f64()
+/// Microseconds from the moment that a request of BusyBox's ping has in it; none if the frame is no such request. The moment is the
+/// low 32 bits of CLOCK_MONOTONIC, which is the same in all containers.
+fn delay(frame: &[u8]) -> Option<f64> {
+    // Ethernet, IPv4 without options, ICMP: no decoder of either side is measured.
+    const ETHER_TYPE: usize = 12;
+    const PROTOCOL: usize = 23;
+    const ICMP: usize = 34;
+    let is_request = frame.get(ETHER_TYPE..ETHER_TYPE + 2)? == [8, 0]
+        && frame.get(PROTOCOL) == Some(&1)
+        && frame.get(ICMP) == Some(&8);
+    let sent = frame.get(ICMP + 8..)?.first_chunk().copied()?;
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?).as_micros();
+    // Both wrap around.
+    is_request.then(|| f64::from((now as u32).wrapping_sub(u32::from_le_bytes(sent))))
 }
 
-/// The limit, at the price of a whole processor.
-fn spin(path: &Path, began: Instant) -> Result<Vec<f64>> {
+/// The limit: it checks nothing. Where it does not wait, it takes a whole processor.
+fn bare(path: &Path, ready: Ready, wait: impl Fn() -> Result<()>) -> Result<Vec<f64>> {
+    const HEADER: usize = 16;
+    let began = Instant::now();
     let mut file = File::open(path)?;
     file.read_exact(&mut [0; 24])?;
+    let mut ready = Some(ready);
     let mut delays = Vec::with_capacity(FRAMES);
-    let mut record = [0; 16 + LENGTH];
+    let mut buffer = vec![0; 1 << 20];
     let mut filled = 0;
     while delays.len() < FRAMES {
-        filled += file.read(&mut record[filled..])?;
-        if filled == record.len() {
-            delays.push(delay(&record[16..], began));
-            filled = 0;
-        } else {
+        let count = file.read(&mut buffer[filled..])?;
+        if count == 0 {
+            if let Some(ready) = ready.take() {
+                tell(ready);
+            }
             ensure!(began.elapsed() < LIMIT, "saw {} of {FRAMES} frames", delays.len());
+            wait()?;
+            continue;
         }
+        filled += count;
+        let mut start = 0;
+        while let Some(head) = buffer[start..filled].first_chunk::<HEADER>() {
+            let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+            let Some(bytes) = buffer[start..filled].get(HEADER..HEADER + length) else {
+                break;
+            };
+            if ready.is_none() {
+                delays.extend(delay(bytes));
+            }
+            start += HEADER + length;
+        }
+        buffer.copy_within(start..filled, 0);
+        filled -= start;
     }
     Ok(delays)
 }
 
-fn woken(path: &Path, began: Instant) -> Result<Vec<f64>> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+fn ours(path: &Path, ready: Ready) -> Result<Vec<f64>> {
+    let began = Instant::now();
+    let changes = Changes::of(path)?;
     let mut reader = Reader::open(path)?;
+    let mut ready = Some(ready);
     let mut delays = Vec::with_capacity(FRAMES);
     while delays.len() < FRAMES {
         match reader.next_frame() {
             Ok(Some(frame)) => {
-                delays.push(delay(frame.bytes(), began));
+                if ready.is_none() {
+                    delays.extend(delay(frame.bytes()));
+                }
                 continue;
             }
             Ok(None) => {}
             Err(error) if error.is_torn() => {}
             Err(error) => return Err(error.into()),
         }
-        ensure!(began.elapsed() < LIMIT, "saw {} of {FRAMES} frames", delays.len());
-        let mut waiting = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut waiting, PollTimeout::from(1000_u16))? > 0 {
-            inotify.read_events()?;
+        if let Some(ready) = ready.take() {
+            tell(ready);
         }
+        ensure!(began.elapsed() < LIMIT, "saw {} of {FRAMES} frames", delays.len());
+        changes.wait()?;
     }
     Ok(delays)
+}
+
+/// Wakes at each change of a file.
+struct Changes(Inotify);
+
+impl Changes {
+    fn of(path: &Path) -> Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+        Ok(Self(inotify))
+    }
+
+    /// Not longer than a second, for the limit of those who wait.
+    fn wait(&self) -> Result<()> {
+        let mut waiting = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, PollTimeout::from(1000_u16))? > 0 {
+            self.0.read_events()?;
+        }
+        Ok(())
+    }
+}
+
+fn tell(ready: Ready) {
+    // Nobody waits where the test is over, which the one who ends it says.
+    let _ = ready.send(());
 }

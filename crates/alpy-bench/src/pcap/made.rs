@@ -13,7 +13,7 @@ const SIZE: usize = 1_000_000_000;
 pub(crate) const PORT: u16 = 5201;
 
 /// Header of a file in this machine's byte order: microseconds, version 2.4, Ethernet.
-pub(crate) fn file_header() -> Vec<u8> {
+fn file_header() -> Vec<u8> {
     let mut header = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
     header.extend(2_u16.to_le_bytes());
     header.extend(4_u16.to_le_bytes());
@@ -24,7 +24,7 @@ pub(crate) fn file_header() -> Vec<u8> {
 }
 
 /// Header of the record of a frame of this length.
-pub(crate) fn record_header(number: usize, length: usize) -> [u8; 16] {
+fn record_header(number: usize, length: usize) -> [u8; 16] {
     let mut header = [0; 16];
     let (seconds, microseconds) = (number / 100_000, number % 100_000 * 10);
     for (field, value) in header
