@@ -8,6 +8,7 @@
 mod args;
 mod bench;
 mod build;
+mod crates;
 mod engine;
 mod fuzz;
 mod image_task;

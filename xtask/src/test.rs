@@ -14,7 +14,7 @@ use crate::process::{self, Kind};
 use crate::runner::{self, Outcome, Test};
 use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
-use crate::{build, needs, partitions, rabbit_tests, table};
+use crate::{build, crates, needs, partitions, rabbit_tests, table};
 
 const HELP: &str = "\
 Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests.
@@ -87,6 +87,7 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
         doc.env("RUSTDOCFLAGS", "--deny warnings");
         quiet(doc)
     })?;
+    stages.check("crates in the README", || crates::check(workspace))?;
     let images = stages.check("images", || {
         rabbit_tests::build_images(workspace, Base::default()).map(drop)
     })?;
