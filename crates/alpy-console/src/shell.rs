@@ -272,14 +272,16 @@ impl ShellBuilder {
         console.read_until(&prompt, deadline).await?;
         console.send_line(typing::READ_FUNCTIONS).await?;
         console.expect(typing::READY, deadline).await?;
-        console.send(typing::functions(quiet_kernel)).await?;
+        let id = typing::id();
+        console.send(typing::functions(quiet_kernel, &id)).await?;
         let mut shell = RemoteShell {
             console,
             prompt,
             deadline,
-            unfinished: false,
+            unfinished: true,
         };
-        shell.run(":").await?;
+        let outcome = shell.outcome(&id, typing::TRIAL, deadline).await?;
+        checked(typing::TRIAL, outcome)?;
         Ok(shell)
     }
 }

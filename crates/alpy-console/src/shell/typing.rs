@@ -18,7 +18,10 @@ pub(super) const READY: &str = "<alpy+";
 pub(super) const READ_FUNCTIONS: &str = "alpy_s=;printf '<%s' alpy+;while IFS= read -r alpy_l&&[ \"$alpy_l\" ];\
      do alpy_s=$alpy_s$alpy_l;done;eval \"$alpy_s\"";
 
-/// The functions that a remote shell needs, in lines for [`READ_FUNCTIONS`].
+/// The command that the functions are tried with.
+pub(super) const TRIAL: &str = ":";
+
+/// The functions that a remote shell needs, and a trial of them as the command with this id, in lines for [`READ_FUNCTIONS`].
 ///
 /// `alpy ID COMMAND` runs a command between `<ID|` and `|ID>CODE.`. The echo of the line that calls it shows neither, however
 /// a line editor wraps it.
@@ -26,7 +29,7 @@ pub(super) const READ_FUNCTIONS: &str = "alpy_s=;printf '<%s' alpy+;while IFS= r
 /// `alpy_get` decodes lines to its output, each a format of `printf` behind a `#`, until `: end` and the number of characters in
 /// those lines. At its start and at `: more` it says `<ID+`, at its end `<ID|` once more, since only then the output begins: what
 /// went wrong, if anything did. Should something kill it, the shell takes the rest of what was typed for comments.
-pub(super) fn functions(quiet_kernel: bool) -> String {
+pub(super) fn functions(quiet_kernel: bool, id: &str) -> String {
     let (quiet, restore) = if quiet_kernel {
         (
             "read -r alpy_k alpy_r </proc/sys/kernel/printk;echo 1 >/proc/sys/kernel/printk;",
@@ -43,7 +46,8 @@ pub(super) fn functions(quiet_kernel: bool) -> String {
          ': end '*)echo \"<$alpy_i|\" >&2;alpy_l=${{alpy_l#: end }};break;;': more')echo \"<$alpy_i+\" >&2;;\
          *)alpy_n=$((alpy_n+${{#alpy_l}}));printf \"${{alpy_l#?}}\"||alpy_e=1;;esac;done;\
          [ $alpy_n = \"$alpy_l\" ]||{{ echo \"$alpy_n of $alpy_l characters came\" >&2;return 1;}};\
-         [ $alpy_e = 0 ]||{{ echo \"not all could be written\" >&2;return 1;}};}}"
+         [ $alpy_e = 0 ]||{{ echo \"not all could be written\" >&2;return 1;}};}};\
+         alpy {id} {TRIAL} </dev/null"
     );
     let mut lines = String::new();
     for line in functions.as_bytes().chunks(LINE) {

@@ -190,7 +190,7 @@ async fn says_that_the_output_is_mutilated() {
     let console = Console::builder().start(ours).unwrap();
     let peer = Console::builder().start(theirs).unwrap();
     let answer = async |mutilated: bool| {
-        let call = peer.expect_regex(r"alpy (\w{8}) '.*\n", LONG).await.unwrap();
+        let call = peer.expect_regex(r"alpy (\w{8}) .*\n", LONG).await.unwrap();
         let id = call.group_text(1).unwrap();
         let kernel = if mutilated {
             "[   12.345678] eth0: up\r\n"
