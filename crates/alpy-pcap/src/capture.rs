@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::format::FILE_HEADER_LEN;
 use crate::{Error, Packet, Reader};
 
-/// A capture file.
+/// A capture file, or a part of one between [marks](Mark).
 ///
 /// Each method reads the file from its beginning, so a file that has grown since gives the longer answer. All of them block the
 /// thread while they read; in a release build that is some ten million frames a second.
@@ -38,6 +41,27 @@ use crate::{Error, Packet, Reader};
 pub struct Capture {
     path: PathBuf,
     ignore_torn_tail: bool,
+    /// Where its first record begins, in bytes from the beginning of the file.
+    from: u64,
+    /// Where the record after its last one begins; none if it goes on to the end of the file.
+    until: Option<u64>,
+    /// Where a record is known to begin, the further the better: all that has been read for a mark.
+    known: Arc<AtomicU64>,
+}
+
+/// A place in a capture, between two records; made by [`Capture::mark`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    name: String,
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Mark {
+    /// What it was called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Capture {
@@ -48,9 +72,13 @@ impl Capture {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         Reader::open(&path)?;
+        let start = FILE_HEADER_LEN as u64;
         Ok(Self {
             path,
             ignore_torn_tail: false,
+            from: start,
+            until: None,
+            known: Arc::new(AtomicU64::new(start)),
         })
     }
 
@@ -61,6 +89,85 @@ impl Capture {
     pub fn ignore_torn_tail(mut self) -> Self {
         self.ignore_torn_tail = true;
         self
+    }
+
+    /// Marks the end of the file as it is now: a record of which a part alone is there lies behind the mark.
+    ///
+    /// ```no_run
+    /// # let capture = alpy_pcap::Capture::open("link1.pcap")?;
+    /// let failover = capture.mark("failover")?;
+    /// // Then something happens.
+    /// let before = capture.until(&failover)?.count(|packet| packet.tcp().is_some())?;
+    /// let after = capture.since(&failover)?.count(|packet| packet.tcp().is_some())?;
+    /// # Ok::<_, alpy_pcap::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Reader::open`] and [`Reader::next_frame`], but for [`Error::Torn`].
+    pub fn mark(&self, name: impl Into<String>) -> Result<Mark, Error> {
+        let mut reader = Reader::open(&self.path)?;
+        reader.skip_to(self.known.load(Ordering::Relaxed))?;
+        loop {
+            match reader.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) if error.is_torn() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.known.fetch_max(reader.offset(), Ordering::Relaxed);
+        Ok(Mark {
+            name: name.into(),
+            path: self.path.clone(),
+            offset: reader.offset(),
+        })
+    }
+
+    /// The part of this capture from a mark on.
+    ///
+    /// # Errors
+    /// [`Error::ForeignMark`] if the mark is of another file.
+    pub fn since(&self, mark: &Mark) -> Result<Self, Error> {
+        let from = self.offset_of(mark)?;
+        Ok(Self {
+            from: self.from.max(from),
+            ..self.clone()
+        })
+    }
+
+    /// The part of this capture up to a mark.
+    ///
+    /// # Errors
+    /// [`Error::ForeignMark`] if the mark is of another file.
+    pub fn until(&self, mark: &Mark) -> Result<Self, Error> {
+        let until = self.offset_of(mark)?;
+        Ok(Self {
+            until: Some(self.until.unwrap_or(u64::MAX).min(until)),
+            ..self.clone()
+        })
+    }
+
+    fn offset_of(&self, mark: &Mark) -> Result<u64, Error> {
+        if mark.path != self.path {
+            return Err(Error::ForeignMark {
+                origin: self.path.display().to_string(),
+                mark: mark.name.clone(),
+                of: mark.path.display().to_string(),
+            });
+        }
+        Ok(mark.offset)
+    }
+
+    /// A reader at its first record.
+    pub(crate) fn reader(&self) -> Result<Reader<File>, Error> {
+        let mut reader = Reader::open(&self.path)?;
+        reader.skip_to(self.from)?;
+        Ok(reader)
+    }
+
+    /// Whether this is where it ends, for all that is written to the file later.
+    pub(crate) fn ends_at(&self, offset: u64) -> bool {
+        self.until.is_some_and(|until| offset >= until)
     }
 
     /// Where the file is.
@@ -75,10 +182,9 @@ impl Capture {
     /// # Errors
     /// As [`Reader::open`]. The iterator's items fail as [`Reader::next_frame`] does, and such an item is the last one.
     pub fn packets(&self) -> Result<Packets, Error> {
-        let reader = Reader::open(&self.path)?;
         Ok(Packets {
-            reader: Some(reader),
-            ignore_torn_tail: self.ignore_torn_tail,
+            reader: Some(self.reader()?),
+            capture: self.clone(),
         })
     }
 
@@ -157,8 +263,11 @@ impl Capture {
     }
 
     fn visit(&self, mut visitor: impl FnMut(Packet<'_>) -> ControlFlow<()>) -> Result<(), Error> {
-        let mut reader = Reader::open(&self.path)?;
+        let mut reader = self.reader()?;
         loop {
+            if self.ends_at(reader.offset()) {
+                return Ok(());
+            }
             match reader.next_frame() {
                 Ok(Some(frame)) => {
                     if visitor(Packet::decode(frame)).is_break() {
@@ -178,17 +287,22 @@ impl Capture {
 pub struct Packets {
     /// None after the end or an error.
     reader: Option<Reader<File>>,
-    ignore_torn_tail: bool,
+    capture: Capture,
 }
 
 impl Iterator for Packets {
     type Item = Result<Packet<'static>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.reader.as_mut()?.next_frame() {
+        let reader = self.reader.as_mut()?;
+        if self.capture.ends_at(reader.offset()) {
+            self.reader = None;
+            return None;
+        }
+        match reader.next_frame() {
             Ok(Some(frame)) => return Some(Ok(Packet::decode(frame.into_owned()))),
             Ok(None) => {}
-            Err(error) if error.is_torn() && self.ignore_torn_tail => {}
+            Err(error) if error.is_torn() && self.capture.ignore_torn_tail => {}
             Err(error) => {
                 self.reader = None;
                 return Some(Err(error));

@@ -2,6 +2,9 @@
 //! What can go wrong while a capture is read.
 
 use std::io;
+#[cfg(feature = "live")]
+use std::panic::Location;
+use std::time::Duration;
 
 /// Why a capture cannot be read.
 ///
@@ -66,6 +69,78 @@ pub enum Error {
         /// The impossible value, in words.
         found: String,
     },
+    /// A mark was used with another capture than the one it was made in.
+    #[error("{origin}: the mark {mark:?} is one of {of}")]
+    ForeignMark {
+        /// What was to be read.
+        origin: String,
+        /// The name of the mark.
+        mark: String,
+        /// The capture that it was made in.
+        of: String,
+    },
+    /// A capture cannot be divided into intervals of this length.
+    #[error(
+        "{origin}: {length:?} is no length for intervals: more than 0, and such that there are a million of them at most"
+    )]
+    Intervals {
+        /// What was being read.
+        origin: String,
+        /// The length that was asked for.
+        length: Duration,
+    },
+    /// A frame that was expected did not come.
+    #[cfg(feature = "live")]
+    #[error(
+        "{origin}: expected a frame as asked for at {asked} within {within:?}, saw {looked_at} others{}",
+        lines(last)
+    )]
+    Unseen {
+        /// What was being read.
+        origin: String,
+        /// Where in the test it was asked for.
+        asked: &'static Location<'static>,
+        /// How long it was waited for.
+        within: Duration,
+        /// How many frames there were.
+        looked_at: usize,
+        /// The last of them, at most 20, in tcpdump's manner.
+        last: Vec<String>,
+    },
+    /// A frame came that must not.
+    #[cfg(feature = "live")]
+    #[error(
+        "{origin}: expected no frame as asked for at {asked}, saw {packet}{}",
+        lines(last)
+    )]
+    Seen {
+        /// What was being read.
+        origin: String,
+        /// Where in the test it was asked for.
+        asked: &'static Location<'static>,
+        /// The frame, in tcpdump's manner.
+        packet: String,
+        /// The last frames of the capture, at most 20.
+        last: Vec<String>,
+    },
+    /// A file cannot be followed as it grows.
+    #[cfg(feature = "live")]
+    #[error("{origin}: cannot follow the capture")]
+    Follow {
+        /// What was to be read.
+        origin: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Frames, each in a line of its own.
+#[cfg(feature = "live")]
+fn lines(frames: &[String]) -> String {
+    if frames.is_empty() {
+        return String::new();
+    }
+    format!("; the last frames:\n  {}", frames.join("\n  "))
 }
 
 impl Error {

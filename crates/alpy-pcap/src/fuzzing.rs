@@ -266,7 +266,7 @@ fn end_of(error: &Error) -> End {
         Error::Foreign { .. } => End::Foreign,
         Error::Torn { .. } => End::Torn,
         Error::Damaged { .. } => End::Damaged,
-        Error::Open { .. } | Error::Read { .. } => panic!("nothing failed: {error}"),
+        other => panic!("nothing else failed: {other}"),
     }
 }
 

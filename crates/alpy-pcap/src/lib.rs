@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Packet captures: read, decode, filter.
+//! Packet captures: read, decode, filter, and expect frames while they come.
 //!
 //! A test of a network appliance ends with a question to the wire: did this frame cross, how often, with what in its headers?
 //! This crate answers it from a capture file such as QEMU's `filter-dump` writes one for each link.
@@ -28,6 +28,11 @@
 //!
 //! - [`Capture`]: a capture file; start here. Each question ([`count`](Capture::count), [`find`](Capture::find),
 //!   [`filter`](Capture::filter), ...) reads the file from its beginning and keeps no more of it in memory than the answer.
+//!   [`Capture::mark`] marks its end as it is now, [`Capture::since`] and [`Capture::until`] give the part on one side of a mark, and
+//!   what a capture says as a whole are its [`Conversation`]s and [`Interval`]s of time.
+//! - [`filter`]: well-known questions to a frame, such as [`icmp_echo_to`](filter::icmp_echo_to).
+//! - With the feature `live`, which needs tokio: `Capture::expect` and `Capture::expect_none` wait for frames as they are written, and
+//!   `Capture::follow` gives each as it comes.
 //! - [`Packets`]: what [`Capture::packets`] gives, an iterator over packets that own their bytes.
 //! - [`Packet`]: a frame and its decoded layers: [`Ethernet`], [`Vlan`], [`Arp`], [`Ip`] (with [`Fragment`]), [`Icmp`] (with
 //!   [`Echo`]), [`Udp`], [`Tcp`] (with [`TcpFlags`]), each a plain struct of fields. Its `Display` is one line in tcpdump's manner.
@@ -44,22 +49,31 @@
 //! end.
 
 mod capture;
+mod conversations;
 mod decode;
 mod display;
 mod error;
+pub mod filter;
 mod format;
 mod frame;
 mod layers;
+#[cfg(feature = "live")]
+mod live;
 mod packet;
+mod rates;
 mod reader;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use capture::{Capture, Packets};
+pub use capture::{Capture, Mark, Packets};
+pub use conversations::{Conversation, Endpoint, Volume};
 pub use error::Error;
 pub use frame::Frame;
 pub use layers::{Arp, Echo, Ethernet, Fragment, Icmp, Ip, MacAddr, Tcp, TcpFlags, Udp, Vlan};
+#[cfg(feature = "live")]
+pub use live::Follower;
 pub use packet::Packet;
+pub use rates::Interval;
 pub use reader::Reader;

@@ -2,7 +2,7 @@
 //! Frames from a stream of bytes.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -45,6 +45,20 @@ impl Reader<File> {
             Ok(file) => Self::new(file, origin),
             Err(source) => Err(Error::Open { origin, source }),
         }
+    }
+
+    /// Goes on at an offset at which a record begins.
+    pub(crate) fn skip_to(&mut self, offset: u64) -> Result<(), Error> {
+        self.source
+            .seek(SeekFrom::Start(offset))
+            .map_err(|source| Error::Read {
+                origin: self.origin.clone(),
+                offset,
+                source,
+            })?;
+        self.unread = 0..0;
+        self.offset = offset;
+        Ok(())
     }
 }
 
@@ -105,6 +119,19 @@ impl<R: Read> Reader<R> {
             record.original_len,
             &self.buffer[start..end],
         )))
+    }
+
+    /// Whether the next frame is there in whole: [`next_frame`](Self::next_frame) then neither waits nor fails.
+    #[cfg(feature = "live")]
+    pub(crate) fn has_frame(&mut self) -> Result<bool, Error> {
+        if self.format.whole_record(self.unread_bytes()).is_some() {
+            return Ok(true);
+        }
+        match self.read_record() {
+            Ok(record) => Ok(record.is_some()),
+            Err(error) if error.is_torn() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the next record begins, in bytes from the beginning of the file.

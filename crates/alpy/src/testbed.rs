@@ -50,6 +50,7 @@ pub struct Testbed {
     qemu: Qemu,
     console: Console,
     evidence: Arc<Evidence>,
+    captures: Vec<Capture>,
     recipe: Option<Recipe>,
     restored: bool,
     until: Instant,
@@ -122,12 +123,19 @@ impl Testbed {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// The capture of a link, as far as it has come. Each frame is in it as soon as it has passed.
+    /// The capture of a link, as far as it has come. Each frame is in it as soon as it has passed, so that one can be
+    /// [expected](Capture::expect) there.
     ///
-    /// # Errors
-    /// There is no such link, or the file cannot be read.
-    pub fn capture(&self, link: usize) -> Result<Capture> {
-        Ok(Capture::open(self.evidence.file(capture_name(link)))?)
+    /// # Panics
+    /// If there is no such link, as indexing does.
+    pub fn capture(&self, link: usize) -> &Capture {
+        let captures = &self.captures;
+        captures.get(link).unwrap_or_else(|| {
+            panic!(
+                "there is no link {link}: the testbed has {} links",
+                captures.len()
+            )
+        })
     }
 
     /// Starts the virtual CPU: from here on, the guest runs.
@@ -278,11 +286,15 @@ impl Testbed {
         // QEMU has all that it needs: the state may go.
         drop(state);
         let recipe = machine.recipe().cloned();
+        let captures = (0..links.len())
+            .map(|link| Ok(Capture::open(evidence.file(capture_name(link)))?.ignore_torn_tail()))
+            .collect::<Result<_>>()?;
         Ok(Self {
             skeleton,
             qemu,
             console,
             evidence,
+            captures,
             recipe,
             restored,
             until: deadline.until(),

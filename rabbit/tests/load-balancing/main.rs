@@ -42,7 +42,7 @@ async fn load_balancing() -> Result<()> {
             }
             // The wire says the same, so no page came from elsewhere. Health checks have no page to ask for.
             for (link, name) in SERVERS {
-                let seen = page_requests(&bed.capture(link)?)?;
+                let seen = page_requests(bed.capture(link))?;
                 let counted = pages[name];
                 ensure!(
                     seen == counted as usize,

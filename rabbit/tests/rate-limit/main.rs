@@ -49,7 +49,7 @@ async fn rate_limit() -> Result<()> {
                 let data = |packet: &alpy::pcap::Packet<'_>| {
                     packet.tcp().is_some() && packet.frame().original_len() > 1000
                 };
-                let rate = wire::rate(&bed.capture(1)?, data)?;
+                let rate = wire::rate(bed.capture(1), data)?;
                 info!(
                     "Rate on the wire, bits per second: {:.0}, median {:.0}",
                     rate.average, rate.median

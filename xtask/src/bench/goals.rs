@@ -176,7 +176,7 @@ pub fn all(figures: &Figures, areas: &[String]) -> Vec<Goal> {
             "hand-written loop",
         )
     };
-    let live = "alpy-pcap, woken by inotify";
+    let live = "alpy-pcap, following";
     for (what, limit, measured) in [
         (
             "reading to a hand-written loop",

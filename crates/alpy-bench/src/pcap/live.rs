@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use alpy::docker::Container;
-use alpy::pcap::Reader;
+use alpy::pcap::Capture;
 use alpy::{Link, Testbed};
 use anyhow::{Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::figure::{note, print};
 use crate::measure::quantile;
@@ -29,14 +30,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 type Ready = oneshot::Sender<()>;
 type Follow = fn(&Path, Ready) -> Result<Vec<f64>>;
 
-/// The library reads what is there and leaves the waiting to its user, who has inotify(7) for it.
 const SUBJECTS: [(&str, Follow); 3] = [
     ("spinning bare reader", |path, ready| bare(path, ready, || Ok(()))),
     ("bare reader, woken by inotify", |path, ready| {
         let changes = Changes::of(path)?;
         bare(path, ready, || changes.wait())
     }),
-    ("alpy-pcap, woken by inotify", ours),
+    ("alpy-pcap, following", ours),
 ];
 
 /// Measures it, all on one link to a rabbit.
@@ -57,7 +57,7 @@ pub(super) fn measure(extent: &Extent) -> Result<()> {
             note(&format!("pcap: live, run {} of {}", run + 1, extent.runs));
             for index in order(SUBJECTS.len(), run) {
                 let (subject, follow) = SUBJECTS[index];
-                let path = bed.capture(0)?.path().to_owned();
+                let path = bed.capture(0).path().to_owned();
                 let count = FRAMES.to_string();
                 let ping = ["ping", "-q", "-i", PAUSE, "-c", &count, "10.0.0.2"];
                 let ping = bed.node(0).application("ping", &image)?.command(ping);
@@ -137,30 +137,21 @@ fn bare(path: &Path, ready: Ready, wait: impl Fn() -> Result<()>) -> Result<Vec<
 }
 
 fn ours(path: &Path, ready: Ready) -> Result<Vec<f64>> {
-    let began = Instant::now();
-    let changes = Changes::of(path)?;
-    let mut reader = Reader::open(path)?;
-    let mut ready = Some(ready);
-    let mut delays = Vec::with_capacity(FRAMES);
-    while delays.len() < FRAMES {
-        match reader.next_frame() {
-            Ok(Some(frame)) => {
-                if ready.is_none() {
-                    delays.extend(delay(frame.bytes()));
-                }
-                continue;
-            }
-            Ok(None) => {}
-            Err(error) if error.is_torn() => {}
-            Err(error) => return Err(error.into()),
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let follow = async {
+        let mut follower = Capture::open(path)?.follow()?;
+        while follower.try_next_packet()?.is_some() {}
+        tell(ready);
+        let mut delays = Vec::with_capacity(FRAMES);
+        while delays.len() < FRAMES {
+            let packet = follower.next_packet().await?;
+            delays.extend(packet.and_then(|packet| delay(packet.frame().bytes())));
         }
-        if let Some(ready) = ready.take() {
-            tell(ready);
-        }
-        ensure!(began.elapsed() < LIMIT, "saw {} of {FRAMES} frames", delays.len());
-        changes.wait()?;
-    }
-    Ok(delays)
+        Ok(delays)
+    };
+    runtime.block_on(async { timeout(LIMIT, follow).await })?
 }
 
 /// Wakes at each change of a file.

@@ -5,5 +5,8 @@ mod asking;
 mod build;
 mod decoding;
 mod growing;
+#[cfg(feature = "live")]
+mod live;
+mod marks;
 mod reading;
 mod tcpdump;

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Captures that grow: follow them, expect frames in them.
+
+use std::fs::File;
+use std::future::{Future, pending};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::panic::Location;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{Capture, Error, Packet, Reader};
+
+/// How many frames an expectation that fails shows.
+const SHOWN: usize = 20;
+
+/// How many frames are looked at before other tasks have their turn.
+const TURN: usize = 1024;
+
+/// The longest time between two looks at a file. Where inotify(7) tells of each change, it is there for what that could miss, such
+/// as a file on a network.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The time between two looks where the user has no inotify instance left (`fs.inotify.max_user_instances`).
+const LOOK_WITHOUT_INOTIFY: Duration = Duration::from_millis(1);
+
+/// The packets of a capture one after another, those too that are still to come; made by [`Capture::follow`].
+#[derive(Debug)]
+pub struct Follower {
+    capture: Capture,
+    reader: Reader<File>,
+    changes: Option<Changes>,
+}
+
+impl Capture {
+    /// Follows the file as it grows.
+    ///
+    /// It has to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Reader::open`], and [`Error::Follow`].
+    pub fn follow(&self) -> Result<Follower, Error> {
+        // Before the first look at the file: what is written between the two then counts as a change.
+        let changes = Changes::of(self.path()).map_err(|source| Error::Follow {
+            origin: self.path().display().to_string(),
+            source,
+        })?;
+        Ok(Follower {
+            reader: self.reader()?,
+            capture: self.clone(),
+            changes,
+        })
+    }
+
+    /// The first packet that `predicate` holds for. Waits for it, if it is not there yet.
+    ///
+    /// What is in this capture already counts: to look at later packets only, ask a part of it, [since](Self::since) a mark.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), alpy_pcap::Error> {
+    /// use std::time::Duration;
+    ///
+    /// use alpy_pcap::{Capture, filter};
+    ///
+    /// let wan = Capture::open("link1.pcap")?;
+    /// let start = wan.mark("the server starts")?;
+    /// // Then somebody starts the server.
+    /// let opened = wan.since(&start)?.expect(filter::tcp_syn_to(80), Duration::from_secs(5)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unseen`] with the last frames, [`Error::Follow`]; as [`Reader::open`] and [`Reader::next_frame`].
+    ///
+    /// Cancel safe.
+    #[track_caller]
+    pub fn expect(
+        &self,
+        predicate: impl Fn(&Packet<'_>) -> bool,
+        within: Duration,
+    ) -> impl Future<Output = Result<Packet<'static>, Error>> {
+        let asked = Location::caller();
+        async move {
+            let mut search = Search::begin(self, within)?;
+            if let Some(packet) = search.find(&predicate).await? {
+                return Ok(packet);
+            }
+            Err(Error::Unseen {
+                origin: self.path().display().to_string(),
+                asked,
+                within,
+                looked_at: search.looked_at,
+                last: self.last_lines()?,
+            })
+        }
+    }
+
+    /// Expects that there is no packet that `predicate` holds for, and that none comes for a while. Returns how many others there
+    /// were: if nothing came at all, it may have had nothing to do with the predicate.
+    ///
+    /// What is in this capture already counts, as with [`expect`](Self::expect). A part that ends with a mark is looked at, and not
+    /// waited for.
+    ///
+    /// # Errors
+    /// [`Error::Seen`] with the packet, at once; [`Error::Follow`]; as [`Reader::open`] and [`Reader::next_frame`].
+    ///
+    /// Cancel safe.
+    #[track_caller]
+    pub fn expect_none(
+        &self,
+        predicate: impl Fn(&Packet<'_>) -> bool,
+        during: Duration,
+    ) -> impl Future<Output = Result<usize, Error>> {
+        let asked = Location::caller();
+        async move {
+            let mut search = Search::begin(self, during)?;
+            let Some(packet) = search.find(&predicate).await? else {
+                return Ok(search.looked_at);
+            };
+            Err(Error::Seen {
+                origin: self.path().display().to_string(),
+                asked,
+                packet: packet.to_string(),
+                last: self.last_lines()?,
+            })
+        }
+    }
+
+    fn last_lines(&self) -> Result<Vec<String>, Error> {
+        let last = self.clone().ignore_torn_tail().last(SHOWN)?;
+        Ok(last.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl Follower {
+    /// The next packet. Waits for it, if it is not there yet; none where the capture ends with a mark.
+    ///
+    /// # Errors
+    /// As [`Reader::next_frame`], but that a torn record is waited for.
+    ///
+    /// Cancel safe.
+    pub async fn next_packet(&mut self) -> Result<Option<Packet<'_>>, Error> {
+        loop {
+            if self.is_at_end() {
+                return Ok(None);
+            }
+            if self.reader.has_frame()? {
+                break;
+            }
+            self.changed().await?;
+        }
+        self.try_next_packet()
+    }
+
+    /// The next packet, if it is there.
+    ///
+    /// # Errors
+    /// As [`next_packet`](Self::next_packet).
+    pub fn try_next_packet(&mut self) -> Result<Option<Packet<'_>>, Error> {
+        if self.is_at_end() || !self.reader.has_frame()? {
+            return Ok(None);
+        }
+        Ok(self.reader.next_frame()?.map(Packet::decode))
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.capture.ends_at(self.reader.offset())
+    }
+
+    /// Waits until the file may have changed.
+    async fn changed(&mut self) -> Result<(), Error> {
+        let (look, changes) = match &self.changes {
+            Some(changes) => (LOOK, Some(changes)),
+            None => (LOOK_WITHOUT_INOTIFY, None),
+        };
+        let news = async {
+            match changes {
+                Some(changes) => changes.wait().await,
+                None => pending().await,
+            }
+        };
+        match timeout(look, news).await {
+            Ok(Err(source)) => Err(Error::Follow {
+                origin: self.capture.path().display().to_string(),
+                source,
+            }),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Tells when a file has changed.
+#[derive(Debug)]
+struct Changes(AsyncFd<Descriptor>);
+
+#[derive(Debug)]
+struct Descriptor(Inotify);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Changes {
+    /// None if the user has no instance left.
+    fn of(path: &Path) -> io::Result<Option<Self>> {
+        let inotify = match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
+            Ok(inotify) => inotify,
+            Err(Errno::EMFILE) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+        let descriptor = Descriptor(inotify);
+        // SAFETY: the descriptor is open, and is closed when `AsyncFd` drops its owner; nobody replaces it.
+        let changes = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
+        Ok(Some(Self(changes)))
+    }
+
+    async fn wait(&self) -> io::Result<()> {
+        let mut ready = self.0.readable().await?;
+        // However many they are, they tell one thing.
+        match ready.try_io(|inotify| Ok(inotify.get_ref().0.read_events()?)) {
+            Ok(events) => events.map(drop),
+            Err(_would_block) => Ok(()),
+        }
+    }
+}
+
+/// A look for a packet, for a while.
+struct Search {
+    follower: Follower,
+    deadline: Instant,
+    looked_at: usize,
+}
+
+impl Search {
+    fn begin(capture: &Capture, within: Duration) -> Result<Self, Error> {
+        Ok(Self {
+            follower: capture.follow()?,
+            deadline: Instant::now() + within,
+            looked_at: 0,
+        })
+    }
+
+    /// None if there is no such packet up to the deadline, or up to the end of what can be.
+    async fn find(
+        &mut self,
+        predicate: &impl Fn(&Packet<'_>) -> bool,
+    ) -> Result<Option<Packet<'static>>, Error> {
+        let mut late = false;
+        loop {
+            while let Some(packet) = self.follower.try_next_packet()? {
+                if predicate(&packet) {
+                    return Ok(Some(packet.into_owned()));
+                }
+                self.looked_at += 1;
+                if self.looked_at % TURN == 0 {
+                    tokio::task::yield_now().await;
+                    if Instant::now() > self.deadline {
+                        return Ok(None);
+                    }
+                }
+            }
+            if late || self.follower.is_at_end() {
+                return Ok(None);
+            }
+            // What came up to the deadline counts.
+            match timeout_at(self.deadline, self.follower.changed()).await {
+                Ok(changed) => changed?,
+                Err(_) => late = true,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_inotify_it_looks_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("link0.pcap");
+        let header = b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x01\0\x01\0\0\0";
+        std::fs::write(&path, header).unwrap();
+        let mut follower = Capture::open(&path).unwrap().follow().unwrap();
+        follower.changes = None;
+        let write = async {
+            // It has looked, and found nothing.
+            tokio::task::yield_now().await;
+            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+            file.write_all(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0x")
+                .unwrap();
+        };
+        let (packet, ()) = tokio::join!(timeout(Duration::from_secs(20), follower.next_packet()), write);
+        assert_eq!(packet.unwrap().unwrap().unwrap().frame().bytes(), b"x");
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Frames that are expected while the capture is written.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use alpy_pcap::{Capture, Error, filter};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::build::{FAR, File, file_of, zoo};
+
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(50);
+
+/// A capture that begins with the first three frames of the zoo: no ping of VLAN 100 is among them.
+struct Growing {
+    _dir: TempDir,
+    path: PathBuf,
+    capture: Capture,
+}
+
+impl Growing {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory is made");
+        let path = dir.path().join("link0.pcap");
+        std::fs::write(&path, file_of(&zoo()[..3])).expect("it is written");
+        let capture = Capture::open(&path).expect("it is a capture");
+        Self {
+            _dir: dir,
+            path,
+            capture,
+        }
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let writer = OpenOptions::new().append(true).open(&self.path);
+        writer
+            .expect("it is there")
+            .write_all(bytes)
+            .expect("it is written");
+    }
+}
+
+fn record(index: usize) -> Vec<u8> {
+    file_of(&zoo()[index..=index]).split_off(File::new().bytes.len())
+}
+
+/// So that what follows comes while somebody waits.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to wait for")]
+async fn pause() {
+    tokio::time::sleep(SHORT).await;
+}
+
+#[tokio::test]
+async fn expects_what_is_there_and_what_is_to_come() {
+    let growing = Growing::new();
+    let capture = &growing.capture;
+    let ping = capture.expect(filter::icmp_echo_to(FAR), LONG).await.unwrap();
+    assert_eq!(ping.frame().bytes(), zoo()[2]);
+
+    let mark = capture.mark("behind the ping").unwrap();
+    let rest = capture.since(&mark).unwrap();
+    let expected = rest.expect(filter::vlan(100), LONG);
+    let later = async {
+        pause().await;
+        let (head, tail) = (&record(17)[..30], &record(17)[30..]);
+        growing.append(&record(0));
+        growing.append(head);
+        pause().await;
+        let written = Instant::now();
+        growing.append(tail);
+        written
+    };
+    let (tagged, written) = tokio::join!(expected, later);
+    assert_eq!(tagged.unwrap().frame().bytes(), zoo()[17]);
+    assert!(
+        written.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        written.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_frame_that_does_not_come_is_an_error_that_shows_what_did() {
+    let growing = Growing::new();
+    let began = Instant::now();
+    let (capture, line) = (&growing.capture, line!() + 1);
+    let expected = capture.expect(filter::tcp_syn_to(80), SHORT);
+    let error = expected.await.unwrap_err();
+    assert!(began.elapsed() >= SHORT);
+    let text = error.to_string();
+    assert!(matches!(error, Error::Unseen { looked_at: 3, .. }), "{text}");
+    let place = format!("live.rs:{line}:");
+    for part in [
+        "link0.pcap",
+        &place,
+        "within 50ms",
+        "saw 3 others",
+        "ARP, Request",
+        "ICMP echo request",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert_eq!(text.lines().count(), 4, "{text}");
+}
+
+#[tokio::test]
+async fn a_frame_that_must_not_come_is_an_error_at_once() {
+    let growing = Growing::new();
+    let capture = &growing.capture;
+    assert_eq!(capture.expect_none(filter::vlan(100), SHORT).await.unwrap(), 3);
+
+    let there = timeout(LONG, capture.expect_none(filter::icmp_echo_to(FAR), LONG * 10)).await;
+    assert!(matches!(there, Ok(Err(Error::Seen { .. }))), "{there:?}");
+    let coming = async {
+        pause().await;
+        growing.append(&record(17));
+    };
+    let (came, ()) = tokio::join!(
+        timeout(LONG, capture.expect_none(filter::vlan(100), LONG * 10)),
+        coming
+    );
+    let text = came.unwrap().unwrap_err().to_string();
+    assert!(
+        text.contains("vlan 100") && text.contains("the last frames"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_part_that_ends_with_a_mark_is_not_waited_for() {
+    let growing = Growing::new();
+    let mark = growing.capture.mark("end").unwrap();
+    growing.append(&record(17));
+    let part = growing.capture.until(&mark).unwrap();
+    let unseen = timeout(LONG, part.expect(filter::vlan(100), LONG * 10))
+        .await
+        .unwrap();
+    assert!(
+        matches!(unseen, Err(Error::Unseen { looked_at: 3, .. })),
+        "{unseen:?}"
+    );
+    assert_eq!(
+        timeout(LONG, part.expect_none(filter::vlan(100), LONG * 10))
+            .await
+            .unwrap()
+            .unwrap(),
+        3
+    );
+    let mut follower = part.follow().unwrap();
+    for _ in 0..3 {
+        assert!(follower.next_packet().await.unwrap().is_some());
+    }
+    assert_eq!(
+        timeout(LONG, follower.next_packet()).await.unwrap().unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_follower_loses_and_doubles_nothing_of_what_is_written_byte_by_byte() {
+    let growing = Growing::new();
+    let mut follower = growing.capture.follow().unwrap();
+    for frame in &zoo()[..3] {
+        let packet = follower.next_packet().await.unwrap().unwrap();
+        assert_eq!(packet.frame().bytes(), frame);
+    }
+    let path = growing.path.clone();
+    let writer = std::thread::spawn(move || {
+        let mut writer = OpenOptions::new().append(true).open(path).unwrap();
+        for index in 3..zoo().len() {
+            for byte in record(index) {
+                writer.write_all(&[byte]).unwrap();
+            }
+        }
+    });
+    for frame in &zoo()[3..] {
+        let packet = timeout(LONG, follower.next_packet())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(packet.frame().bytes(), frame);
+    }
+    writer.join().unwrap();
+    assert_eq!(follower.try_next_packet().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_damaged_record_ends_a_wait() {
+    let growing = Growing::new();
+    growing.append(&[0xff; 16]);
+    let damaged = timeout(LONG, growing.capture.expect(filter::vlan(1), LONG * 10))
+        .await
+        .unwrap();
+    assert!(matches!(damaged, Err(Error::Damaged { .. })), "{damaged:?}");
+}
