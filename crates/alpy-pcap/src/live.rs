@@ -225,11 +225,12 @@ impl Changes {
     }
 
     async fn wait(&self) -> io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        // However many they are, they tell one thing.
-        match ready.try_io(|inotify| Ok(inotify.get_ref().0.read_events()?)) {
-            Ok(events) => events.map(drop),
-            Err(_would_block) => Ok(()),
+        loop {
+            let mut ready = self.0.readable().await?;
+            // However many they are, they tell one thing. If there is none, the file is as it was at the last look.
+            if let Ok(events) = ready.try_io(|inotify| Ok(inotify.get_ref().0.read_events()?)) {
+                return events.map(drop);
+            }
         }
     }
 }
