@@ -73,6 +73,14 @@ pub enum Error {
         /// What was waited for.
         expected: &'static str,
     },
+    /// The kernel does not tell of a link.
+    #[error("cannot look at the link {link}")]
+    Gauge {
+        /// Its name.
+        link: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The connection to the helper broke.
     #[error("the connection to the helper broke")]
     Connection(#[source] io::Error),

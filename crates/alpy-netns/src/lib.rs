@@ -49,6 +49,7 @@
 //! - [`Listener`]: start here; the socket that a helper connects to, made to be mounted into its container.
 //! - [`Session`]: a helper that has connected; [`Session::run`] has it carry out a request.
 //! - [`Loan`]: what `hold SOCKET` lends of its namespace to a helper elsewhere; [`Session::run_on`] uses it.
+//! - [`Gauge`]: a look at the state and the counters of a link ([`LinkState`]), without a helper.
 //! - [`Request`]: what to do: taps, links ([`LinkChange`]), addresses, routes ([`Route`]), inspections; all of it or nothing.
 //! - [`Answer`]: the taps' descriptors and the inspected links ([`LinkInfo`], [`Counters`]).
 //! - [`InterfaceName`], [`MacAddr`], [`IpPrefix`], [`Namespace`]: the values, checked when they are made.
@@ -70,6 +71,7 @@
 //! `--sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.default.disable_ipv6=0` for addresses of that version.
 
 mod error;
+mod gauge;
 mod listener;
 mod loan;
 mod session;
@@ -101,6 +103,7 @@ pub mod helper;
 #[cfg(feature = "embed")]
 pub use embedded::{HELPER, HELPER_HASH, HELPER_PATH, image_tar};
 pub use error::{Error, Result};
+pub use gauge::{Gauge, LinkState};
 #[cfg(feature = "embed")]
 pub use guardian::Guardian;
 pub use link_change::LinkChange;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::Gauge;
 
 /// What a holder lends of its network namespace, so that a helper elsewhere can work in it: a netlink socket, and a tun device
 /// that can become one tap.
@@ -35,6 +38,14 @@ impl Loan {
     #[cfg(feature = "helper")]
     pub(crate) fn into_parts(self) -> (OwnedFd, OwnedFd) {
         (self.netlink, self.tun)
+    }
+
+    /// A look at the links of the namespace, which stays when the loan is used up.
+    ///
+    /// # Errors
+    /// This process has no descriptor left.
+    pub fn gauge(&self) -> io::Result<Gauge> {
+        Ok(Gauge::new(self.netlink.try_clone()?))
     }
 
     pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; Self::DESCRIPTORS] {

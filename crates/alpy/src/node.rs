@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Running};
-use alpy_netns::{LinkInfo, Loan, Request};
+use alpy_netns::{Gauge, LinkInfo, LinkState, Loan, Request};
 
 use crate::error::{Error, Result};
 use crate::helper::{LIMIT, Place, at};
@@ -29,6 +29,7 @@ pub struct Node {
     running: Running,
     /// What its applications have as `/etc/hosts`.
     hosts: PathBuf,
+    gauge: Arc<Gauge>,
     run: Arc<Run>,
 }
 
@@ -47,16 +48,18 @@ impl Node {
         }
         let hosts = run.file(&format!("{name}.hosts"), HOSTS)?;
         let running = node.start(run.engine()).await?;
+        let loan = tokio::select! {
+            loan = listener.accept_loan(LIMIT) => loan.map_err(at(&name))?,
+            lost = lost(index, &running) => return Err(lost),
+        };
         let node = Self {
             index,
             running,
             hosts,
+            gauge: Arc::new(loan.gauge().map_err(Error::Runtime)?),
             run,
         };
-        tokio::select! {
-            loan = listener.accept_loan(LIMIT) => Ok((node, loan.map_err(at(&name))?)),
-            lost = node.lost() => Err(lost),
-        }
+        Ok((node, loan))
     }
 
     /// Which link it belongs to, from 0.
@@ -115,19 +118,23 @@ impl Node {
         answer.links.pop().ok_or(Error::HelperSilent { name })
     }
 
+    /// Whether the node's end of the link is up and has a carrier, and what passed through it, as its kernel counts. It is asked
+    /// directly, in some ten microseconds.
+    ///
+    /// # Errors
+    /// There is no interface `eth0` in the node.
+    pub fn link_state(&self) -> Result<LinkState> {
+        state_of(self.index, &self.gauge)
+    }
+
+    /// What [`link_state`](Self::link_state) asks, to be asked once more when the node has ended. It keeps the namespace alive.
+    pub(crate) fn gauge(&self) -> Arc<Gauge> {
+        Arc::clone(&self.gauge)
+    }
+
     /// Waits for an end that nobody has asked for: before its removal a node does not end by itself. Cancel safe.
     pub(crate) async fn lost(&self) -> Error {
-        let reason = match self.running.wait(FOREVER).await {
-            Ok(output) => match output.stderr_text().trim_end() {
-                "" => format!("it ended with {}", output.status),
-                words => format!("it ended with {}: {words}", output.status),
-            },
-            Err(error) => error.to_string(),
-        };
-        Error::NodeGone {
-            index: self.index,
-            reason,
-        }
+        lost(self.index, &self.running).await
     }
 
     /// Ends the node and with it everything that lives in it.
@@ -139,4 +146,19 @@ impl Node {
         }
         Ok(self.running.remove().await?)
     }
+}
+
+async fn lost(index: usize, running: &Running) -> Error {
+    let reason = match running.wait(FOREVER).await {
+        Ok(output) => match output.stderr_text().trim_end() {
+            "" => format!("it ended with {}", output.status),
+            words => format!("it ended with {}: {words}", output.status),
+        },
+        Err(error) => error.to_string(),
+    };
+    Error::NodeGone { index, reason }
+}
+
+pub(crate) fn state_of(index: usize, gauge: &Gauge) -> Result<LinkState> {
+    gauge.read(&interface()).map_err(at(&format!("node{index}")))
 }

@@ -2,6 +2,7 @@
 //! The testbed: a machine on a skeleton, its life, and its end whatever happens.
 
 mod builder;
+mod completeness;
 mod saved;
 
 use std::panic::AssertUnwindSafe;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use tracing::info;
 
 pub use builder::TestbedBuilder;
+use completeness::Completeness;
 
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
@@ -51,6 +53,7 @@ pub struct Testbed {
     console: Console,
     evidence: Arc<Evidence>,
     captures: Vec<Capture>,
+    completeness: Completeness,
     recipe: Option<Recipe>,
     restored: bool,
     until: Instant,
@@ -255,6 +258,7 @@ impl Testbed {
                 .map(|(qemu, ())| qemu)
         };
         let mut state = builder.state(&states).await?;
+        let mut completeness = Completeness::begin(skeleton.nodes())?;
         let mut qemu = start(state.as_ref(), helper).await?;
         if let Some(first) = state.take() {
             state = Some(match first.load(&qemu).await {
@@ -263,6 +267,7 @@ impl Testbed {
                     qemu.kill();
                     qemu.wait_exit(TEARDOWN_STEP).await?;
                     let second = builder.replace(first, &reason).await?;
+                    completeness = Completeness::begin(skeleton.nodes())?;
                     qemu = start(Some(&second), None).await?;
                     let loaded = second.load(&qemu).await;
                     loaded.map_err(|reason| Error::NotRestored { reason })?;
@@ -295,6 +300,7 @@ impl Testbed {
             console,
             evidence,
             captures,
+            completeness,
             recipe,
             restored,
             until: deadline.until(),
@@ -348,6 +354,8 @@ impl Testbed {
             mut qemu,
             console,
             evidence: _evidence,
+            captures,
+            completeness,
             ..
         } = self;
         let machine = async {
@@ -382,6 +390,7 @@ impl Testbed {
         };
         let nodes = step!(target: "alpy::node", "Remove nodes", nodes);
         let (mut errors, nodes) = tokio::join!(machine, nodes);
+        errors.extend(completeness.faults(&captures));
         let nodes = nodes.err().unwrap_or_default();
         errors.extend(
             nodes
