@@ -24,6 +24,8 @@ pub enum Load {
     TcpBytes(u32),
     /// This many datagrams of 1,000 bytes over UDP, at 1 Mbit/s.
     UdpDatagrams(u32),
+    /// UDP in datagrams of 100 bytes as fast as it goes, for some seconds: many more than arrive.
+    UdpFlood(u32),
 }
 
 /// What an exchange came to, as the receiver saw it.
@@ -95,6 +97,10 @@ fn argv(server: &str, load: Load) -> Vec<String> {
                 .map(str::to_owned)
                 .collect()
         }
+        Load::UdpFlood(seconds) => format!("--udp --length 100 --bitrate 0 --time {seconds}")
+            .split(' ')
+            .map(str::to_owned)
+            .collect(),
     };
     ["iperf3", "--client", server, "--json"]
         .map(str::to_owned)

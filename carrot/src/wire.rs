@@ -5,7 +5,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use alpy::pcap::{Capture, Packet};
+use alpy::{Node, Testbed};
 use anyhow::{Context, Result, bail, ensure};
+
+/// A link on which nothing passes for so long is quiet.
+const QUIET: Duration = Duration::from_millis(300);
+const LOOKS: u32 = 100;
 
 /// Expects that every wanted IPv4 packet of one capture is in the other one too, as a router leaves it: its time to live one
 /// less, and nothing else changed from the IP header on; and as often. Returns how many there are; none is an error.
@@ -40,6 +45,67 @@ pub fn forwarded(from: &Capture, to: &Capture, wanted: impl Fn(&Packet<'_>) -> b
         *left -= 1;
     }
     Ok(sent.len())
+}
+
+/// What a link has carried from here on: what the kernel counts at its tap, and what its capture shows.
+#[derive(Debug)]
+pub struct Flow<'a> {
+    node: &'a Node,
+    capture: Capture,
+    before: u64,
+}
+
+impl<'a> Flow<'a> {
+    /// From now on. The link has to be quiet.
+    pub fn begin(bed: &'a Testbed, link: usize) -> Result<Self> {
+        let (node, capture) = (bed.node(link), bed.capture(link));
+        let before = counted(node)?;
+        Ok(Self {
+            node,
+            capture: capture.since(&capture.mark("flow")?)?,
+            before,
+        })
+    }
+
+    /// Waits until the link is quiet again, and expects that the capture then holds as many frames as passed the tap: neither fewer
+    /// nor more. Returns how many, and the time from the first to the last.
+    pub async fn end(self) -> Result<(u64, Duration)> {
+        let mut counted_last = u64::MAX;
+        let mut looks = tokio::time::interval(QUIET);
+        for _ in 0..LOOKS {
+            looks.tick().await;
+            let counted = counted(self.node)? - self.before;
+            if counted == counted_last {
+                return self.compare(counted);
+            }
+            counted_last = counted;
+        }
+        bail!(
+            "link {} is not quiet within {:?}",
+            self.node.index(),
+            QUIET * LOOKS
+        );
+    }
+
+    fn compare(&self, counted: u64) -> Result<(u64, Duration)> {
+        let (mut captured, mut first, mut last) = (0, None, Duration::ZERO);
+        self.capture.for_each(|packet| {
+            captured += 1;
+            last = packet.frame().timestamp();
+            first.get_or_insert(last);
+        })?;
+        ensure!(
+            captured == counted,
+            "expected the {counted} frames that passed the tap of link {} in its capture, saw {captured}",
+            self.node.index()
+        );
+        Ok((counted, last.saturating_sub(first.unwrap_or(last))))
+    }
+}
+
+fn counted(node: &Node) -> Result<u64> {
+    let counters = node.link_state()?.counters;
+    Ok(counters.rx_packets + counters.tx_packets)
 }
 
 /// A rate on the wire in bits per second, Ethernet headers included.

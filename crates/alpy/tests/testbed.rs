@@ -13,6 +13,7 @@ use alpy::docker::Engine;
 use alpy::qemu::Machine;
 use alpy::{Failure, Link, TestResult, Testbed, TestbedBuilder, step};
 use alpy_need::need;
+use serde_json::json;
 use support::{containers_of, eventually};
 
 fn bed(test: &str) -> TestbedBuilder {
@@ -108,6 +109,40 @@ async fn an_error_of_the_body_comes_back_with_the_step_it_happened_in() {
     assert!(
         text.contains(&format!("evidence: {}", failure.evidence().unwrap().display())),
         "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_capture_that_misses_a_frame_fails_the_test() {
+    need!(docker, qemu, busybox);
+    let body = async |bed: &Testbed| -> TestResult {
+        bed.start_cpu().await?;
+        let off = json!({"path": "/objects/capture1", "property": "status", "value": "off"});
+        bed.qmp().execute_raw("qom-set", off).await?;
+        let image = support::busybox(bed.engine()).await;
+        for node in bed.nodes() {
+            // There is no guest that answers.
+            let ask = node.application("arping", &image)?.command([
+                "busybox",
+                "arping",
+                "-c1",
+                "-w1",
+                "203.0.113.9",
+            ]);
+            ask.capability("NET_RAW").run(bed.engine()).await?;
+            eventually("QEMU takes a frame", async || {
+                node.link_state().unwrap().counters.tx_packets == 1
+            })
+            .await;
+        }
+        assert_eq!(bed.capture(0).count(|_| true)?, 1);
+        Ok(())
+    };
+    let failure = bed("misses").run(body).await.unwrap_err().to_string();
+    let expected = "link1.pcap is not complete: 1 frames passed the tap, and 0 are in it";
+    assert!(
+        failure.contains(expected) && !failure.contains("link0.pcap"),
+        "{failure}"
     );
 }
 
