@@ -50,6 +50,7 @@
 //! - [`Session`]: a helper that has connected; [`Session::run`] has it carry out a request.
 //! - [`Loan`]: what `hold SOCKET` lends of its namespace to a helper elsewhere; [`Session::run_on`] uses it.
 //! - [`Gauge`]: a look at the state and the counters of a link ([`LinkState`]), without a helper.
+//! - [`set_carrier`]: a tap's cable, pulled and plugged.
 //! - [`Request`]: what to do: taps, links ([`LinkChange`]), addresses, routes ([`Route`]), inspections; all of it or nothing.
 //! - [`Answer`]: the taps' descriptors and the inspected links ([`LinkInfo`], [`Counters`]).
 //! - [`InterfaceName`], [`MacAddr`], [`IpPrefix`], [`Namespace`]: the values, checked when they are made.
@@ -70,6 +71,7 @@
 //! path has to be mounted; by a process, `--pid host`. Docker turns IPv6 off in a namespace without networks: the node needs
 //! `--sysctl net.ipv6.conf.all.disable_ipv6=0 --sysctl net.ipv6.conf.default.disable_ipv6=0` for addresses of that version.
 
+mod carrier;
 mod error;
 mod gauge;
 mod listener;
@@ -100,6 +102,7 @@ mod guardian;
 #[cfg(feature = "helper")]
 pub mod helper;
 
+pub use carrier::set_carrier;
 #[cfg(feature = "embed")]
 pub use embedded::{HELPER, HELPER_HASH, HELPER_PATH, image_tar};
 pub use error::{Error, Result};

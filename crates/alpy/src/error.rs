@@ -124,6 +124,14 @@ pub enum Error {
         /// How it ended, and what it said.
         reason: String,
     },
+    /// The kernel does not let the cable of a link be pulled or plugged at the node's end.
+    #[error("the cable of link {index}")]
+    Cable {
+        /// Which link, from 0.
+        index: usize,
+        /// Why not.
+        source: io::Error,
+    },
     /// A step took longer than it may.
     #[error(transparent)]
     StepTimeout(#[from] StepTimeout),

@@ -25,6 +25,7 @@
 //!
 //! - [`Testbed`]: start here. A machine and its links, made for a test and taken down whatever happens.
 //! - [`Link`]: what a link's node is set to. [`Node`]: the node itself, and the applications in it.
+//! - [`Cable`]: that of a link, to be pulled in the middle of a test.
 //! - [`Skeleton`]: all the nodes without a machine, for those who run QEMU in their own way.
 //! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
@@ -43,6 +44,7 @@
 
 pub mod guide;
 
+mod cable;
 mod error;
 pub mod evidence;
 mod failure;
@@ -65,6 +67,7 @@ pub use alpy_pcap as pcap;
 pub use alpy_qemu as qemu;
 pub use alpy_qmp as qmp;
 
+pub use cable::{Cable, CableEnd};
 pub use error::{Error, Result};
 pub use failure::{BoxError, Failure, TestResult};
 pub use link::Link;

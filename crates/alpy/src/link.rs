@@ -30,6 +30,7 @@ pub struct Link {
     node_mac: Option<String>,
     machine_mac: Option<String>,
     ipv6_link_local: bool,
+    unplugged: bool,
 }
 
 impl Link {
@@ -80,6 +81,18 @@ impl Link {
     pub fn ipv6_link_local(mut self) -> Self {
         self.ipv6_link_local = true;
         self
+    }
+
+    /// The machine starts with the cable of this link pulled out at both ends; [`Cable::plug`](crate::Cable::plug) plugs it in.
+    ///
+    /// What the guest does while it boots may depend on this, so the machine boots, and no saved state is used.
+    pub fn boot_unplugged(mut self) -> Self {
+        self.unplugged = true;
+        self
+    }
+
+    pub(crate) fn is_unplugged(&self) -> bool {
+        self.unplugged
     }
 
     /// Whether the node's end has anything of IPv6.

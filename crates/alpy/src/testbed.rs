@@ -5,6 +5,7 @@ mod builder;
 mod completeness;
 mod saved;
 
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tracing::info;
 pub use builder::TestbedBuilder;
 use completeness::Completeness;
 
+use crate::cable::{Cable, CableEnd};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
@@ -53,6 +55,8 @@ pub struct Testbed {
     console: Console,
     evidence: Arc<Evidence>,
     captures: Vec<Capture>,
+    /// To pull cables with. QEMU has them too.
+    taps: Vec<OwnedFd>,
     completeness: Completeness,
     recipe: Option<Recipe>,
     restored: bool,
@@ -141,6 +145,21 @@ impl Testbed {
         })
     }
 
+    /// The cable of a link.
+    ///
+    /// # Panics
+    /// If there is no such link, as indexing does.
+    pub fn cable(&self, link: usize) -> Cable<'_> {
+        let tap = self.taps.get(link);
+        let tap = tap.unwrap_or_else(|| {
+            panic!(
+                "there is no link {link}: the testbed has {} links",
+                self.taps.len()
+            )
+        });
+        Cable::new(link, tap, self.qmp())
+    }
+
     /// Starts the virtual CPU: from here on, the guest runs.
     ///
     /// A machine with a [recipe](Machine::saved_state) is at the end of it when this returns, with all read that the recipe has waited for: it
@@ -207,6 +226,7 @@ impl Testbed {
             states,
         } = parts;
         let states = match states {
+            _ if links.iter().any(Link::is_unplugged) => SavedStates::off(),
             Some(states) => states,
             None => SavedStates::from_env()?,
         };
@@ -275,8 +295,15 @@ impl Testbed {
                 }
             });
         }
-        // QEMU alone has them now, so that a tap's carrier goes with it.
-        drop(taps);
+        for (link, tap) in taps
+            .iter()
+            .enumerate()
+            .filter(|(link, _)| links[*link].is_unplugged())
+        {
+            let cable = Cable::new(link, tap, qemu.qmp());
+            cable.set(CableEnd::Node, false).await?;
+            cable.set(CableEnd::Machine, false).await?;
+        }
         let connect = async {
             let stream = qemu.take_console().expect("nobody has taken it yet");
             let console = Console::builder().transcript(evidence.dir());
@@ -300,6 +327,7 @@ impl Testbed {
             console,
             evidence,
             captures,
+            taps,
             completeness,
             recipe,
             restored,
@@ -355,9 +383,12 @@ impl Testbed {
             console,
             evidence: _evidence,
             captures,
+            taps,
             completeness,
             ..
         } = self;
+        // QEMU alone has them now, so that a tap's carrier goes with it.
+        drop(taps);
         let machine = async {
             let mut errors = Vec::new();
             if let Err(error) = step!(target: "alpy::qemu", "Quit QEMU", qemu.quit(TEARDOWN_STEP)).await {

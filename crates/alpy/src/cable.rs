@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The cable of a link: pulled, plugged, cut inside.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use alpy_netns::set_carrier;
+use alpy_qmp::Client;
+use alpy_qmp::commands::SetLink;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::error::{Error, Result};
+use crate::step;
+
+/// The cable between the machine's NIC and the node's tap.
+///
+/// ```no_run
+/// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
+/// use std::time::Duration;
+///
+/// let uplink = bed.cable(1);
+/// uplink.unplug().await?; // the guest sees the link go down, and the node NO-CARRIER
+/// uplink.plug().await?;
+/// uplink.flap(Duration::from_millis(200), 5).await?;
+/// uplink.blackhole().await?; // both see a carrier, and nothing arrives
+/// # Ok(()) }
+/// ```
+///
+/// A link's capture is at the node's end. A frame of the node that gets lost in the cable is therefore in the capture, and one of
+/// the machine is not.
+///
+/// No method is cancel safe: what is left out by that is done by the next [`plug`](Self::plug).
+#[derive(Debug, Clone, Copy)]
+pub struct Cable<'a> {
+    link: usize,
+    tap: &'a OwnedFd,
+    qmp: &'a Client,
+}
+
+/// One end of a cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CableEnd {
+    /// At the machine: the guest sees its NIC's link go down, neither sends nor receives. The node sees nothing.
+    Machine,
+    /// At the node: its interface has no carrier, and sends nothing. What the machine sends arrives all the same. The guest sees
+    /// nothing.
+    Node,
+}
+
+impl CableEnd {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "the machine's end",
+            Self::Node => "the node's end",
+        }
+    }
+}
+
+impl<'a> Cable<'a> {
+    pub(crate) fn new(link: usize, tap: &'a OwnedFd, qmp: &'a Client) -> Self {
+        Self { link, tap, qmp }
+    }
+
+    /// Pulls it out at both ends.
+    ///
+    /// # Errors
+    /// QEMU or the kernel refuses.
+    pub async fn unplug(&self) -> Result<()> {
+        // The node first: it then sends nothing that is lost on its way.
+        let unplug = async {
+            self.set(CableEnd::Node, false).await?;
+            self.set(CableEnd::Machine, false).await
+        };
+        step!(target: "alpy::cable", format!("Unplug link {}", self.link), unplug).await
+    }
+
+    /// Pulls it out at one end.
+    ///
+    /// # Errors
+    /// QEMU or the kernel refuses.
+    pub async fn unplug_end(&self, end: CableEnd) -> Result<()> {
+        let text = format!("Unplug {} of link {}", end.name(), self.link);
+        step!(target: "alpy::cable", text, self.set(end, false)).await
+    }
+
+    /// Makes it whole and plugs it in at both ends, whatever it was like.
+    ///
+    /// # Errors
+    /// QEMU or the kernel refuses.
+    pub async fn plug(&self) -> Result<()> {
+        let plug = async {
+            self.set_blackhole(false).await?;
+            self.set(CableEnd::Machine, true).await?;
+            self.set(CableEnd::Node, true).await
+        };
+        step!(target: "alpy::cable", format!("Plug link {}", self.link), plug).await
+    }
+
+    /// Plugs it in at one end.
+    ///
+    /// # Errors
+    /// QEMU or the kernel refuses.
+    pub async fn plug_end(&self, end: CableEnd) -> Result<()> {
+        let text = format!("Plug {} of link {}", end.name(), self.link);
+        step!(target: "alpy::cable", text, self.set(end, true)).await
+    }
+
+    /// Pulls it out at both ends for half of a period and plugs it in for the other half, so many times.
+    ///
+    /// # Errors
+    /// QEMU or the kernel refuses.
+    #[expect(clippy::disallowed_methods, reason = "the time is what is asked for")]
+    pub async fn flap(&self, period: Duration, times: u32) -> Result<()> {
+        for _ in 0..times {
+            self.unplug().await?;
+            sleep(period / 2).await;
+            self.plug().await?;
+            sleep(period / 2).await;
+        }
+        Ok(())
+    }
+
+    /// Cuts it inside, until it is [plugged](Self::plug) again: both ends see a carrier, and what one of them sends does not arrive.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub async fn blackhole(&self) -> Result<()> {
+        let text = format!("Turn link {} into a black hole", self.link);
+        step!(target: "alpy::cable", text, self.set_blackhole(true)).await
+    }
+
+    pub(crate) async fn set(&self, end: CableEnd, plugged: bool) -> Result<()> {
+        match end {
+            CableEnd::Machine => {
+                let name = format!("nic{}", self.link);
+                self.qmp.execute(SetLink { name, up: plugged }).await?;
+                Ok(())
+            }
+            CableEnd::Node => set_carrier(self.tap, plugged).map_err(|source| Error::Cable {
+                index: self.link,
+                source,
+            }),
+        }
+    }
+
+    /// A filter of QEMU's that sends all frames elsewhere, which is nowhere. It stands behind that of the capture, seen from the tap.
+    async fn set_blackhole(&self, wanted: bool) -> Result<()> {
+        let (link, id) = (self.link, format!("blackhole{}", self.link));
+        if self.has_object(&id).await? == wanted {
+            return Ok(());
+        }
+        if wanted {
+            let nowhere = json!({"id": id, "backend": {"type": "null", "data": {}}});
+            self.ask("chardev-add", nowhere).await?;
+            let filter = json!({
+                "qom-type": "filter-redirector", "id": id, "netdev": format!("link{link}"), "queue": "all", "outdev": id,
+            });
+            self.ask("object-add", filter).await?;
+        } else {
+            self.ask("object-del", json!({"id": id})).await?;
+            self.ask("chardev-remove", json!({"id": id})).await?;
+        }
+        Ok(())
+    }
+
+    async fn has_object(&self, id: &str) -> Result<bool> {
+        let objects = self.ask("qom-list", json!({"path": "/objects"})).await?;
+        let named = |object: &Value| object["name"] == id;
+        Ok(objects
+            .as_array()
+            .is_some_and(|objects| objects.iter().any(named)))
+    }
+
+    async fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
+        Ok(self.qmp.execute_raw(command, arguments).await?)
+    }
+}
