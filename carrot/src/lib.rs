@@ -5,8 +5,10 @@
 //! - [`ping`]: echo requests from a node, answered or lost.
 //! - [`iperf3`]: throughput between two nodes, over TCP and UDP.
 //! - [`http`]: servers and requests.
+//! - [`frames`]: frames of any kind, sent and received as they are.
 //! - [`wire`]: what the captures of a finished test show.
 
+pub mod frames;
 pub mod http;
 pub mod iperf3;
 pub mod ping;

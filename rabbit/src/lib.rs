@@ -48,7 +48,7 @@ pub fn machine() -> Result<Machine> {
         .saved_state(logged_in()))
 }
 
-/// The name of a container image that the tests use: `busybox`, `http`, `iperf3` or `iproute2`. It is imported into the engine if it
+/// The name of a container image that the tests use: `busybox`, `http`, `iperf3`, `iproute2` or `tcpreplay`. It is imported into the engine if it
 /// is not there yet.
 pub async fn image(engine: &Engine, name: &str) -> Result<String> {
     let mut images = images::manifest()?;

@@ -22,7 +22,7 @@ pub struct Manifest {
     pub packages: BTreeMap<String, String>,
     /// The device under test.
     pub rabbit: Appliance,
-    /// Root file systems of containers by name: `busybox`, `http`, `iperf3`, `iproute2`.
+    /// Root file systems of containers by name: `busybox`, `http`, `iperf3`, `iproute2`, `tcpreplay`.
     pub containers: BTreeMap<String, Container>,
 }
 

@@ -154,7 +154,7 @@ mod tests {
     fn the_recipes_of_the_workspace_parse() {
         let recipes = Recipes::read(&workspace()).unwrap();
         let names: Vec<_> = recipes.containers.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["busybox", "http", "iperf3", "iproute2"]);
+        assert_eq!(names, ["busybox", "http", "iperf3", "iproute2", "tcpreplay"]);
         assert!(recipes.appliance.kernel.is_some());
     }
 

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A link is a wire: what is sent at one end arrives at the other, byte for byte, in order, none missing, none added; and the capture
+//! shows just that. Looked at with frames that bridges and virtual cables of other kinds keep for themselves, change, or drop.
+//!
+//! The guest sends on to link 1 whatever comes on link 0, and the other way round, with `tc mirred`, which looks into nothing.
+
+use std::time::Duration;
+
+use alpy::pcap::Capture;
+use alpy::{Link, Testbed};
+use alpy_need::need;
+use anyhow::{Result, ensure};
+use carrot::frames::{self, Listener};
+
+/// How long the last frame may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A frame with what it is called.
+type Named = (String, Vec<u8>);
+
+const HERE: [u8; 6] = [0x02, 0, 0, 0, 0, 0xaa];
+const THERE: [u8; 6] = [0x02, 0, 0, 0, 0, 0xbb];
+
+/// The rabbit hands on everything, and says nothing itself.
+const REFLECT: &str = "#!/bin/sh -e
+sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+for pair in eth0:eth1 eth1:eth0; do
+  from=${pair%:*} to=${pair#*:}
+  ip link set $from mtu MTU promisc on arp off up
+  tc qdisc add dev $from ingress
+  tc filter add dev $from ingress matchall action mirred egress redirect dev $to
+done
+";
+
+fn frame(destination: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    [&destination, &HERE, &ether_type.to_be_bytes()[..], payload].concat()
+}
+
+/// Bytes that no compression and no shift would leave as they are.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_u32 ^ length as u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let words = 5 + options.len() / 4;
+    let length = (4 * words + payload.len()) as u16;
+    let mut header = vec![0x40 | words as u8, 0];
+    header.extend(length.to_be_bytes());
+    header.extend([0x12, 0x34]);
+    header.extend(fragment.to_be_bytes());
+    header.extend([64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    header.extend(options);
+    let sum: u32 = header
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    [header, payload.to_vec()].concat()
+}
+
+fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u16).to_be_bytes();
+    let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], next, 64];
+    packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    packet.extend(payload);
+    packet
+}
+
+fn udp(checksum: u16) -> Vec<u8> {
+    let length = 8 + 11_u16;
+    let head = [4000, 5000, length, checksum].map(u16::to_be_bytes).concat();
+    [&head[..], b"hello, wire"].concat()
+}
+
+/// One of each kind that has to pass.
+fn zoo() -> Vec<Named> {
+    let mut zoo: Vec<Named> = Vec::new();
+    let mut add = |name: &str, frame: Vec<u8>| zoo.push((name.to_owned(), frame));
+    for last in 0..=0x0f {
+        // What these are called: STP, PAUSE, LACP, 802.1X, ..., LLDP.
+        let ether_type = match last {
+            0x01 => 0x8808,
+            0x02 => 0x8809,
+            0x03 => 0x888e,
+            0x0e => 0x88cc,
+            _ => 38,
+        };
+        let reserved = [0x01, 0x80, 0xc2, 0, 0, last];
+        add(
+            &format!("01:80:c2:00:00:{last:02x}"),
+            frame(reserved, ether_type, &noise(46)),
+        );
+    }
+    let packet = ipv4(17, &[], 0, &udp(0));
+    let tagged = |control: u16, rest: Vec<u8>| [control.to_be_bytes().to_vec(), rest].concat();
+    let inner = |ether_type: u16, payload: &[u8]| [&ether_type.to_be_bytes()[..], payload].concat();
+    add(
+        "802.1Q",
+        frame(THERE, 0x8100, &tagged(3 << 13 | 100, inner(0x0800, &packet))),
+    );
+    add(
+        "priority tag",
+        frame(THERE, 0x8100, &tagged(7 << 13, inner(0x0800, &packet))),
+    );
+    add(
+        "VLAN 4095",
+        frame(THERE, 0x8100, &tagged(4095, inner(0x0800, &packet))),
+    );
+    let double = tagged(10, inner(0x8100, &tagged(20, inner(0x0800, &packet))));
+    add("QinQ", frame(THERE, 0x88a8, &double));
+    add("QinQ of 0x8100 twice", frame(THERE, 0x8100, &double));
+    add(
+        "MPLS",
+        frame(THERE, 0x8847, &[&[0, 0x06, 0x41, 0xff][..], &packet].concat()),
+    );
+    add(
+        "PPPoE discovery",
+        frame([0xff; 6], 0x8863, &[0x11, 0x09, 0, 0, 0, 0]),
+    );
+    add(
+        "PPPoE session",
+        frame(
+            THERE,
+            0x8864,
+            &[&[0x11, 0, 0, 1, 0, 4, 0xc0, 0x21][..], &noise(40)].concat(),
+        ),
+    );
+    add(
+        "MACsec",
+        frame(THERE, 0x88e5, &[&[0x2c, 0, 0, 0, 0, 1][..], &noise(64)].concat()),
+    );
+    add(
+        "ARP",
+        frame(
+            [0xff; 6],
+            0x0806,
+            &[&[0, 1, 8, 0, 6, 4, 0, 1][..], &noise(20), &[0; 18]].concat(),
+        ),
+    );
+    add("IPv4, UDP without checksum", frame(THERE, 0x0800, &packet));
+    add(
+        "IPv4, UDP, wrong checksum",
+        frame(THERE, 0x0800, &ipv4(17, &[], 0, &udp(0x1234))),
+    );
+    add(
+        "IPv4, TCP, wrong checksum",
+        frame(THERE, 0x0800, &ipv4(6, &[], 0, &noise(40))),
+    );
+    add(
+        "IPv4 with options",
+        frame(THERE, 0x0800, &ipv4(17, &[0x94, 4, 0, 0], 0, &udp(0))),
+    );
+    add(
+        "IPv4, first fragment",
+        frame(THERE, 0x0800, &ipv4(17, &[], 0x2000, &noise(64))),
+    );
+    add(
+        "IPv4, last fragment",
+        frame(THERE, 0x0800, &ipv4(17, &[], 8, &noise(64))),
+    );
+    let mut broken = packet.clone();
+    broken[10] ^= 0xff;
+    add("IPv4, wrong header checksum", frame(THERE, 0x0800, &broken));
+    add("IPv6, UDP", frame(THERE, 0x86dd, &ipv6(17, &udp(0xbeef))));
+    add(
+        "IPv6 with hop-by-hop options",
+        frame(
+            THERE,
+            0x86dd,
+            &ipv6(0, &[&[17, 0, 1, 4, 0, 0, 0, 0][..], &udp(1)].concat()),
+        ),
+    );
+    add(
+        "IPv6 fragment",
+        frame(
+            THERE,
+            0x86dd,
+            &ipv6(44, &[&[17, 0, 0, 1, 0, 0, 0, 7][..], &noise(64)].concat()),
+        ),
+    );
+    add("broadcast", frame([0xff; 6], 0x0800, &packet));
+    add("IPv4 multicast", frame([0x01, 0, 0x5e, 0, 0, 1], 0x0800, &packet));
+    add(
+        "IPv6 multicast",
+        frame([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &ipv6(58, &noise(32))),
+    );
+    add("unknown type", frame(THERE, 0xffff, &noise(100)));
+    add("802.3 with a length", frame(THERE, 100, &noise(100)));
+    for length in [14, 15, 20, 42, 59, 60, 61, 64, 128, 512, 1024, 1500, 1513, 1514] {
+        add(
+            &format!("{length} bytes"),
+            frame(THERE, 0x88b5, &noise(length - 14)),
+        );
+    }
+    zoo
+}
+
+fn jumbo() -> Vec<Named> {
+    let lengths = [1514, 1515, 4096, 8999, 9013, 9014];
+    let jumbo = lengths.map(|length| {
+        (
+            format!("{length} bytes"),
+            frame(THERE, 0x88b5, &noise(length - 14)),
+        )
+    });
+    jumbo.to_vec()
+}
+
+/// Expects the same frames in the same order, and names the first that is not.
+fn compare(place: &str, sent: &[Named], seen: &[Vec<u8>]) -> Result<()> {
+    for (index, (name, frame)) in sent.iter().enumerate() {
+        let at = seen.get(index);
+        ensure!(
+            at == Some(frame),
+            "{place}: expected frame {index} ({name}), saw {}; sent\n  {frame:02x?}\nseen\n  {:02x?}",
+            if at.is_some() { "another one" } else { "none" },
+            at.unwrap_or(&Vec::new())
+        );
+    }
+    ensure!(
+        seen.len() == sent.len(),
+        "{place}: expected {} frames, saw {} more, the first of them\n  {:02x?}",
+        sent.len(),
+        seen.len() - sent.len(),
+        seen[sent.len()]
+    );
+    Ok(())
+}
+
+fn frames_of(capture: &Capture) -> Result<Vec<Vec<u8>>> {
+    let mut frames = Vec::new();
+    capture.for_each(|packet| frames.push(packet.frame().bytes().to_vec()))?;
+    Ok(frames)
+}
+
+async fn carry(test: &str, mtu: u32, zoo: &[Named]) -> Result<()> {
+    let link = || Link::new().mtu_bytes(mtu);
+    Testbed::builder(test)
+        .machine(rabbit::machine()?)
+        .link(link())
+        .link(link())
+        .run(async |bed| {
+            bed.start_cpu().await?;
+            let mut shell = carrot::login(bed).await?;
+            carrot::configure(&mut shell, "reflect", &REFLECT.replace("MTU", &mtu.to_string())).await?;
+            let sent: Vec<Vec<u8>> = zoo.iter().map(|(_, frame)| frame.clone()).collect();
+            for (from, to) in [(0, 1), (1, 0)] {
+                let mark = |link: usize| bed.capture(link).since(&bed.capture(link).mark("before")?);
+                let (leaving, arriving) = (mark(from)?, mark(to)?);
+                let listener = Listener::start(bed.node(to)).await?;
+                frames::send(bed.node(from), &sent).await?;
+                let last = sent.last().cloned().unwrap_or_default();
+                // One that does not come is named below.
+                let _ = arriving
+                    .expect(|packet| packet.frame().bytes() == last, LIMIT)
+                    .await;
+                let received = listener.stop().await?;
+                compare(&format!("capture of link {from}"), zoo, &frames_of(&leaving)?)?;
+                compare(&format!("capture of link {to}"), zoo, &frames_of(&arriving)?)?;
+                compare(&format!("node {to}"), zoo, &received)?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_link_is_a_wire() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    carry("conformance", 1500, &zoo()).await
+}
+
+#[tokio::test]
+async fn a_link_carries_jumbo_frames() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    carry("conformance-jumbo", 9000, &jumbo()).await
+}
+
+/// Nobody sends, so nothing is on the wire: neither before the guest starts nor in a node without applications.
+#[tokio::test]
+async fn a_wire_is_quiet() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    Testbed::builder("conformance-quiet")
+        .machine(rabbit::machine()?)
+        .link(Link::new().address("192.168.0.1/24"))
+        .link(Link::new())
+        .run(async |bed| {
+            for capture in [bed.capture(0), bed.capture(1)] {
+                capture.expect_none(|_| true, Duration::from_millis(500)).await?;
+            }
+            bed.start_cpu().await?;
+            let mut shell = carrot::login(bed).await?;
+            carrot::configure(&mut shell, "reflect", &REFLECT.replace("MTU", "1500")).await?;
+            for capture in [bed.capture(0), bed.capture(1)] {
+                capture.expect_none(|_| true, Duration::from_secs(2)).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+        .await?;
+    Ok(())
+}
