@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use crate::format::FILE_HEADER_LEN;
 use crate::{Error, Packet, Reader};
@@ -45,8 +46,15 @@ pub struct Capture {
     from: u64,
     /// Where the record after its last one begins; none if it goes on to the end of the file.
     until: Option<u64>,
-    /// Where a record is known to begin, the further the better: all that has been read for a mark.
-    known: Arc<AtomicU64>,
+    known: Arc<Known>,
+}
+
+/// What all clones and parts of a capture know of its file.
+#[derive(Debug)]
+struct Known {
+    /// Where a record begins, the further the better: all that has been read for a mark.
+    offset: AtomicU64,
+    marks: Mutex<Vec<Mark>>,
 }
 
 /// A place in a capture, between two records; made by [`Capture::mark`].
@@ -55,12 +63,18 @@ pub struct Mark {
     name: String,
     path: PathBuf,
     offset: u64,
+    made: SystemTime,
 }
 
 impl Mark {
     /// What it was called.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// When it was made.
+    pub fn made(&self) -> SystemTime {
+        self.made
     }
 }
 
@@ -78,7 +92,10 @@ impl Capture {
             ignore_torn_tail: false,
             from: start,
             until: None,
-            known: Arc::new(AtomicU64::new(start)),
+            known: Arc::new(Known {
+                offset: AtomicU64::new(start),
+                marks: Mutex::default(),
+            }),
         })
     }
 
@@ -106,7 +123,8 @@ impl Capture {
     /// As [`Reader::open`] and [`Reader::next_frame`], but for [`Error::Torn`].
     pub fn mark(&self, name: impl Into<String>) -> Result<Mark, Error> {
         let mut reader = Reader::open(&self.path)?;
-        reader.skip_to(self.known.load(Ordering::Relaxed))?;
+        let made = SystemTime::now();
+        reader.skip_to(self.known.offset.load(Ordering::Relaxed))?;
         loop {
             match reader.next_frame() {
                 Ok(Some(_)) => {}
@@ -115,12 +133,24 @@ impl Capture {
                 Err(error) => return Err(error),
             }
         }
-        self.known.fetch_max(reader.offset(), Ordering::Relaxed);
-        Ok(Mark {
+        self.known.offset.fetch_max(reader.offset(), Ordering::Relaxed);
+        let mark = Mark {
             name: name.into(),
             path: self.path.clone(),
             offset: reader.offset(),
-        })
+            made,
+        };
+        self.lock_marks().push(mark.clone());
+        Ok(mark)
+    }
+
+    /// All marks that were made in this capture, its clones and its parts, in their order.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.lock_marks().clone()
+    }
+
+    fn lock_marks(&self) -> MutexGuard<'_, Vec<Mark>> {
+        self.known.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The part of this capture from a mark on.

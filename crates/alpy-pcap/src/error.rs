@@ -79,6 +79,14 @@ pub enum Error {
         /// The capture that it was made in.
         of: String,
     },
+    /// A file cannot be written.
+    #[error("{path}: cannot write the captures")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A capture cannot be divided into intervals of this length.
     #[error(
         "{origin}: {length:?} is no length for intervals: more than 0, and such that there are a million of them at most"

@@ -38,6 +38,7 @@
 //!   [`Echo`]), [`Udp`], [`Tcp`] (with [`TcpFlags`]), each a plain struct of fields. Its `Display` is one line in tcpdump's manner.
 //! - [`Frame`]: bytes, a timestamp and the original length, not looked into.
 //! - [`Reader`]: frames from any [`std::io::Read`], without copying them; for the fast path and for sources that are no files.
+//! - [`Merge`]: several captures in one pcapng file, for Wireshark.
 //! - [`MacAddr`]: an Ethernet address.
 //! - [`Error`]: what can go wrong, with the file and the byte where it did.
 //!
@@ -59,6 +60,7 @@ mod frame;
 mod layers;
 #[cfg(feature = "live")]
 mod live;
+mod merge;
 mod packet;
 mod rates;
 mod reader;
@@ -74,6 +76,7 @@ pub use frame::Frame;
 pub use layers::{Arp, Echo, Ethernet, Fragment, Icmp, Ip, MacAddr, Tcp, TcpFlags, Udp, Vlan};
 #[cfg(feature = "live")]
 pub use live::Follower;
+pub use merge::Merge;
 pub use packet::Packet;
 pub use rates::Interval;
 pub use reader::Reader;

@@ -7,6 +7,9 @@ pub mod network_design {}
 #[doc = include_str!("guide/network-of-nodes.md")]
 pub mod network_of_nodes {}
 
+#[doc = include_str!("guide/wire.md")]
+pub mod wire {}
+
 #[doc = include_str!("guide/faq.md")]
 pub mod faq {}
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
@@ -71,10 +71,15 @@ struct State {
     failed: Option<String>,
     /// The last of the outermost steps that ended, and how long each took.
     spent: VecDeque<(String, Duration)>,
+    /// The first steps that began, and when.
+    begun: Vec<(SystemTime, String)>,
 }
 
 /// How many steps that ended are remembered.
 const REMEMBERED: usize = 30;
+
+/// How many steps that began are remembered.
+const REMEMBERED_BEGINS: usize = 10_000;
 
 impl Steps {
     /// The step that failed, else the one under way, as a path from the outermost to the innermost.
@@ -88,6 +93,11 @@ impl Steps {
         let spent = &self.lock().spent;
         let line = |(text, took): &(String, Duration)| format!("{:6.1} s  {text}", took.as_secs_f64());
         spent.iter().map(line).collect()
+    }
+
+    /// When each of the steps began.
+    pub(crate) fn begun(&self) -> Vec<(SystemTime, String)> {
+        self.lock().begun.clone()
     }
 
     /// Runs a future in which every step is one of these.
@@ -142,6 +152,9 @@ impl<L: Fn(&str)> Step<L> {
         if let Some(steps) = &steps {
             let mut state = steps.lock();
             state.under_way.push(text.clone());
+            if state.begun.len() < REMEMBERED_BEGINS {
+                state.begun.push((SystemTime::now(), text.clone()));
+            }
             // The test goes on, so it has dealt with the failure of an earlier step.
             state.failed = None;
         }

@@ -7,13 +7,13 @@ mod saved;
 
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
 use alpy_docker::Engine;
-use alpy_pcap::Capture;
+use alpy_pcap::{Capture, Merge};
 use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu, Recipe};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
@@ -43,6 +43,9 @@ const TEARDOWN_STEP: Duration = Duration::from_secs(10);
 
 /// How long all the nodes may take to be removed.
 const TEARDOWN_NODES: Duration = Duration::from_secs(30);
+
+/// The captures of all links, in the evidence.
+const MERGED: &str = "links.pcapng";
 
 /// How long the news may take that something has ended, behind the first effect of it.
 const NEWS: Duration = Duration::from_millis(300);
@@ -375,13 +378,14 @@ impl Testbed {
         lost.into_iter().chain(stopped).collect()
     }
 
-    /// Takes everything down, machine and nodes at the same time, whatever fails on the way.
-    async fn tear_down(self) -> Vec<String> {
+    /// Takes everything down, machine and nodes at the same time, whatever fails on the way. The steps, with the moments when they
+    /// began, are shown among the frames.
+    async fn tear_down(self, steps: &[(SystemTime, String)]) -> Vec<String> {
         let Self {
             skeleton,
             mut qemu,
             console,
-            evidence: _evidence,
+            evidence,
             captures,
             taps,
             completeness,
@@ -422,6 +426,9 @@ impl Testbed {
         let nodes = step!(target: "alpy::node", "Remove nodes", nodes);
         let (mut errors, nodes) = tokio::join!(machine, nodes);
         errors.extend(completeness.faults(&captures));
+        if let Err(error) = merge(&captures, steps, &evidence.file(MERGED)) {
+            errors.push(format!("write {MERGED}: {}", chain(&error)));
+        }
         let nodes = nodes.err().unwrap_or_default();
         errors.extend(
             nodes
@@ -430,6 +437,22 @@ impl Testbed {
         );
         errors
     }
+}
+
+/// All captures in one file.
+fn merge(
+    captures: &[Capture],
+    steps: &[(SystemTime, String)],
+    path: &Path,
+) -> std::result::Result<(), alpy_pcap::Error> {
+    let mut merge = Merge::new();
+    for (link, capture) in captures.iter().enumerate() {
+        merge.link(format!("link{link}"), capture)?;
+    }
+    for (began, text) in steps {
+        merge.note(*began, text);
+    }
+    merge.write(path)
 }
 
 fn capture_name(link: usize) -> PathBuf {

@@ -8,5 +8,6 @@ mod growing;
 #[cfg(feature = "live")]
 mod live;
 mod marks;
+mod merging;
 mod reading;
 mod tcpdump;

@@ -9,7 +9,7 @@ use alpy_pcap::{Capture, Packet};
 use crate::build::{DUT_MAC, FAR, File, HOST, HOST6, Layout, file_of, zoo};
 
 /// The lines that `tcpdump -n` writes about a capture: times in UTC, TCP's numbers as they are.
-fn tcpdump(path: &Path, filter: &str) -> Vec<String> {
+pub(crate) fn tcpdump(path: &Path, filter: &str) -> Vec<String> {
     #[expect(clippy::disallowed_methods, reason = "a program that is waited for at once")]
     let output = Command::new("tcpdump")
         .env("TZ", "UTC")

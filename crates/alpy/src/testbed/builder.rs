@@ -254,7 +254,7 @@ impl TestbedBuilder {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
         };
-        let teardown = bed.tear_down().await;
+        let teardown = bed.tear_down(&steps.begun()).await;
         let cause = match result {
             Ok(value) if teardown.is_empty() => return Ok(value),
             Ok(_) => Cause::TearDown,
