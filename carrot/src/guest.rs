@@ -13,6 +13,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// How long the system may take to power off.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(60);
 
+const SABOTAGE: &str = "RABBIT_SABOTAGE";
+
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The shell of root, who has no password: the one in which the machine's recipe ends, else after the login prompt.
@@ -54,7 +56,18 @@ async fn boot(console: &Console) -> Result<()> {
 }
 
 /// Types a script in and runs it.
+///
+/// Behind the script of the rabbit itself, `configure-rabbit`, comes the one in the variable `RABBIT_SABOTAGE`, if that is set: it
+/// breaks what the test is to look at. `cargo xtask rabbit-tests --sabotage` expects that the test says so.
 pub async fn configure(shell: &mut RemoteShell, name: &str, script: &str) -> Result<()> {
+    type_and_run(shell, name, script).await?;
+    match std::env::var(SABOTAGE) {
+        Ok(sabotage) if name == "configure-rabbit" => type_and_run(shell, "sabotage", &sabotage).await,
+        _ => Ok(()),
+    }
+}
+
+async fn type_and_run(shell: &mut RemoteShell, name: &str, script: &str) -> Result<()> {
     let path = format!("/root/{name}");
     let upload = shell.upload(&path, script);
     step!(target: "alpy::remote_shell", format!("Type in script {name}"), upload).await?;

@@ -4,17 +4,26 @@
 use std::time::Duration;
 
 use alpy::Node;
+use alpy::docker::Running;
 use anyhow::{Context, Result, ensure};
 
 /// How many requests one probe sends.
 pub const REQUESTS: u32 = 3;
+
+/// Bytes of payload of a request, as ping has it.
+const PAYLOAD: u32 = 56;
 
 /// How long a probe waits for its replies.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Expects that an address answers every echo request that the node sends it.
 pub async fn answers(node: &Node, address: &str) -> Result<()> {
-    let probe = probe(node, address, PATIENCE).await?;
+    answers_with(node, address, PAYLOAD).await
+}
+
+/// Expects that an address answers every echo request that the node sends it with so many bytes of payload.
+pub async fn answers_with(node: &Node, address: &str, payload: u32) -> Result<()> {
+    let probe = probe(node, address, PATIENCE, payload).await?;
     ensure!(
         probe.received == REQUESTS,
         "expected {REQUESTS} replies from {address} to node {}, saw {}: {}",
@@ -27,7 +36,7 @@ pub async fn answers(node: &Node, address: &str) -> Result<()> {
 
 /// Expects that no echo request of the node is answered from an address, for a second.
 pub async fn is_lost(node: &Node, address: &str) -> Result<()> {
-    let probe = probe(node, address, Duration::from_secs(1)).await?;
+    let probe = probe(node, address, Duration::from_secs(1), PAYLOAD).await?;
     ensure!(
         probe.received == 0,
         "expected no reply from {address} to node {}, saw {}: {}",
@@ -38,16 +47,27 @@ pub async fn is_lost(node: &Node, address: &str) -> Result<()> {
     Ok(())
 }
 
+/// Sends echo requests from a node, ten a second, until it is dropped.
+pub async fn without_end(node: &Node, address: &str) -> Result<Running> {
+    let image = rabbit::image(node.engine(), "busybox").await?;
+    let ping = node
+        .application("ping-without-end", &image)?
+        .command(["ping", "-i", "0.1", address])
+        .capability("NET_RAW");
+    Ok(ping.start(node.engine()).await?)
+}
+
 struct Probe {
     received: u32,
     text: String,
 }
 
-async fn probe(node: &Node, address: &str, patience: Duration) -> Result<Probe> {
+async fn probe(node: &Node, address: &str, patience: Duration, payload: u32) -> Result<Probe> {
     let image = rabbit::image(node.engine(), "busybox").await?;
     let (count, wait) = (REQUESTS.to_string(), patience.as_secs().to_string());
+    let size = payload.to_string();
     // -A sends the next request when the last is answered; -w ends it all.
-    let argv = ["ping", "-A", "-c", &count, "-w", &wait, address];
+    let argv = ["ping", "-A", "-c", &count, "-w", &wait, "-s", &size, address];
     let output = node
         .application("ping", &image)?
         .command(argv)

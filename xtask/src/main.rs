@@ -19,6 +19,7 @@ mod partitions;
 mod process;
 mod rabbit_tests;
 mod runner;
+mod sabotage;
 mod stop;
 mod storm;
 mod subids;

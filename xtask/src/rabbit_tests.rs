@@ -10,27 +10,29 @@ use anyhow::{Context, Result};
 use crate::args::Args;
 use crate::engine::{self, Engine};
 use crate::images::{self, Base, Manifest, Options};
-use crate::runner::{self, Environment, Outcome};
+use crate::runner::{self, Environment, Test};
 use crate::workspace::Workspace;
-use crate::{build, image_task, needs, stop, subids, tun};
+use crate::{build, image_task, needs, sabotage, stop, subids, tun};
 
 const HELP: &str = "\
 Test rabbit, the sample appliance: real QEMU, real containers, real packets.
 
-Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [NAME...]
+Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [--sabotage] [NAME...]
 
-  NAME    Run only the tests of these names
-  --list  List the names
-  --jobs  How many run at once: one more than there are processors if not given. What they print is then behind their names
-  --base  What rabbit is made of, see `cargo xtask images --help`
+  NAME        Run only the tests of these names
+  --list      List the names
+  --jobs      How many run at once: one more than there are processors if not given. What they print is then behind their names
+  --base      What rabbit is made of, see `cargo xtask images --help`
+  --sabotage  Break what each test looks at, with the script `sabotage` beside it, and expect that the test fails and says why
 
-Exit status: 0 if all tests passed, 2 if something must be done first, 130 after Ctrl-C, else 1.";
+Exit status: 0 if all tests passed, or noticed their sabotage, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
 struct Request {
     names: Vec<String>,
     list: bool,
     jobs: NonZeroUsize,
     base: Base,
+    sabotage: bool,
 }
 
 /// Runs rabbit tests.
@@ -41,10 +43,12 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         list: false,
         jobs: runner::jobs(),
         base: Base::default(),
+        sabotage: false,
     };
     while let Some(argument) = args.next()? {
         match argument.as_str() {
             "--list" => request.list = true,
+            "--sabotage" => request.sabotage = true,
             "--jobs" => {
                 let text = args.value("--jobs")?;
                 request.jobs = text
@@ -62,25 +66,44 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         workspace.rabbit_tests.iter().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let outcomes = run(&workspace, &request)?;
-    print!("\n{}", runner::table(&outcomes));
-    Ok(if runner::all_passed(&outcomes) {
+    let jobs = request.jobs;
+    let good = if request.sabotage {
+        let sabotage =
+            |tests: &[Test], environment: &Environment| sabotage::run(tests, environment, jobs.get());
+        let counts = with_tests(&workspace, &request, sabotage)?;
+        println!(
+            "{} noticed their sabotage, {} did not",
+            counts.passed, counts.failed
+        );
+        counts.passed > 0 && counts.failed == 0
+    } else {
+        let run = |tests: &[Test], environment: &Environment| runner::run(tests, environment, jobs);
+        let outcomes = with_tests(&workspace, &request, run)?;
+        print!("\n{}", runner::table(&outcomes));
+        runner::all_passed(&outcomes)
+    };
+    Ok(if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-fn run(workspace: &Workspace, request: &Request) -> Result<Vec<Outcome>> {
+/// Does something with the tests that were asked for, with all that they need at hand.
+fn with_tests<T>(
+    workspace: &Workspace,
+    request: &Request,
+    work: impl FnOnce(&[Test], &Environment) -> Result<T>,
+) -> Result<T> {
     let names = chosen(&request.names, &workspace.rabbit_tests)?;
     let mut needed = needs::RABBIT_TESTS.to_vec();
     needed.extend(images::PROGRAMS);
     let engine = ensure(needed, &workspace.target)?;
     build_images(workspace, request.base)?;
     let tests = build::rabbit_tests(&names)?;
-    let outcomes = runner::run(&tests, &environment(&workspace.target, &engine), request.jobs)?;
+    let done = work(&tests, &environment(&workspace.target, &engine))?;
     engine.release()?;
-    Ok(outcomes)
+    Ok(done)
 }
 
 /// An engine, and before it what the task needs: first all that an ordinary user has to see to himself.

@@ -114,16 +114,25 @@ fn run_at_once(tests: &[Test], environment: &Environment, jobs: usize) -> Result
         1 => String::new(),
         _ => format!("{:width$}  ", test.name),
     };
+    at_once(tests, jobs, |test| run_one(test, environment, &label(test)))
+}
+
+/// Does something with each of the tests, so many at once; what comes of it is in their order.
+pub fn at_once<T: Send>(
+    tests: &[Test],
+    jobs: usize,
+    run: impl Fn(&Test) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(test) = tests.get(index) else { return done };
-            done.push((index, run_one(test, environment, &label(test))));
+            done.push((index, run(test)));
         }
     };
-    let mut done: Vec<(usize, Result<Outcome>)> = thread::scope(|scope| {
+    let mut done: Vec<(usize, Result<T>)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         let ended = workers.into_iter().map(thread::ScopedJoinHandle::join);
         ended.flat_map(|done| done.expect("no worker panics")).collect()

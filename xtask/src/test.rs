@@ -14,7 +14,7 @@ use crate::process::{self, Kind};
 use crate::runner::{self, Outcome, Test};
 use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
-use crate::{build, crates, needs, partitions, rabbit_tests, table};
+use crate::{build, crates, needs, partitions, rabbit_tests, sabotage, table};
 
 const HELP: &str = "\
 Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests.
@@ -122,6 +122,10 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
         eprintln!("SKIPPED: partitions: cargo-nextest is missing");
     }
     stages.outcomes(&who()?, || runner::run(&tests, &environment, runner::jobs()))?;
+    let rabbit: Vec<Test> = tests.iter().filter(|test| test.rabbit).cloned().collect();
+    stages.tests("sabotaged rabbit tests", || {
+        sabotage::run(&rabbit, &environment, runner::jobs().get())
+    })?;
     Ok(tests)
 }
 

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Whether the verdict of each rabbit test can be red: the rabbit is broken in the test, and the test has to say so.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::libtest::Counts;
+use crate::process::{self, Kind};
+use crate::runner::{self, Environment, Test};
+
+/// What the script of a sabotage says in a line about the test's answer to it.
+const EXPECTED: &str = "# expected: ";
+
+/// How libtest ends when a test has failed.
+const FAILED: i32 = 101;
+
+/// Sabotages the tests, so many at once, and says which of them have not noticed.
+pub fn run(tests: &[Test], environment: &Environment, jobs: usize) -> Result<Counts> {
+    let noticed = runner::at_once(tests, jobs, |test| {
+        let noticed = run_one(test, environment);
+        process::check_interrupted()?;
+        Ok(match noticed {
+            Ok(words) => {
+                eprintln!("xtask: sabotaged {}: it says: {words}", test.name);
+                true
+            }
+            Err(error) => {
+                eprintln!("xtask: sabotaged {}: {error:#}", test.name);
+                false
+            }
+        })
+    })?;
+    let count = |wanted: bool| noticed.iter().filter(|noticed| **noticed == wanted).count() as u64;
+    Ok(Counts {
+        passed: count(true),
+        failed: count(false),
+    })
+}
+
+/// The words in which the test has noticed.
+fn run_one(test: &Test, environment: &Environment) -> Result<String> {
+    let path = test.folder.join("tests").join(&test.name).join("sabotage");
+    let script = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let expected =
+        expected_in(&script).with_context(|| format!("{}: no line {EXPECTED:?}", path.display()))?;
+    let mut command = process::command(&test.executable);
+    command
+        .current_dir(&test.folder)
+        .envs(environment.iter().cloned())
+        .env("CARGO_MANIFEST_DIR", &test.folder)
+        .env("ALPY_REQUIRE", "all")
+        .env("RUST_BACKTRACE", "0")
+        .env("RABBIT_SABOTAGE", &script);
+    if let Some((_, evidence)) = environment.iter().find(|(name, _)| *name == "ALPY_EVIDENCE") {
+        // Not in place of that of the test itself.
+        command.env("ALPY_EVIDENCE", std::path::Path::new(evidence).join("sabotaged"));
+    }
+    let output = process::output(command, Kind::Group)?;
+    let text = output.stdout + &output.stderr;
+    if output.status.code() != Some(FAILED) {
+        bail!("the test has not noticed: {}\n{text}", output.status);
+    }
+    if !text.contains(expected) {
+        bail!("the test fails, but does not say {expected:?}\n{text}");
+    }
+    Ok(expected.to_owned())
+}
+
+fn expected_in(script: &str) -> Option<&str> {
+    script.lines().find_map(|line| line.strip_prefix(EXPECTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A test whose executable is this script.
+    fn counts(executable: &str, sabotage: &str) -> Counts {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, format!("#!/bin/sh\n{executable}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir_all(folder.path().join("tests/some")).unwrap();
+        fs::write(folder.path().join("tests/some/sabotage"), sabotage).unwrap();
+        let test = Test {
+            name: "some".to_owned(),
+            rabbit: true,
+            executable: program,
+            folder: folder.path().to_owned(),
+        };
+        run(&[test], &Vec::new(), 1).unwrap()
+    }
+
+    #[test]
+    fn only_a_test_that_fails_in_the_right_words_has_noticed() {
+        let sabotage = "#!/bin/sh\n# expected: saw 0\nfalse\n";
+        let (yes, no) = (Counts { passed: 1, failed: 0 }, Counts { passed: 0, failed: 1 });
+        assert_eq!(counts("echo expected 3, saw 0; exit 101", sabotage), yes);
+        assert_eq!(
+            counts(
+                "echo \"$RABBIT_SABOTAGE\" | grep -q false && echo saw 0; exit 101",
+                sabotage
+            ),
+            yes
+        );
+        assert_eq!(counts("echo saw 0; exit 0", sabotage), no);
+        assert_eq!(counts("echo saw 0; exit 1", sabotage), no);
+        assert_eq!(counts("echo no route; exit 101", sabotage), no);
+        assert_eq!(counts("echo saw 0; exit 101", "#!/bin/sh\nfalse\n"), no);
+    }
+}
