@@ -9,7 +9,7 @@ use std::time::Duration;
 use alpy::pcap::Capture;
 use alpy::{Link, Testbed};
 use alpy_need::need;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use carrot::frames::{self, Listener};
 
 /// How long the last frame may take.
@@ -283,6 +283,18 @@ async fn a_link_is_a_wire() -> Result<()> {
 async fn a_link_carries_jumbo_frames() -> Result<()> {
     need!(docker, qemu => Ok(()));
     carry("conformance-jumbo", 9000, &jumbo()).await
+}
+
+#[tokio::test]
+#[ignore = "takes frames from the capture that CONFORMANCE_FRAMES names, such as one that scapy has written"]
+async fn a_link_carries_the_frames_of_a_file() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    let path = std::env::var("CONFORMANCE_FRAMES").context("CONFORMANCE_FRAMES is not set")?;
+    let frames = frames_of(&Capture::open(path)?)?;
+    let named = frames
+        .into_iter()
+        .map(|frame| (format!("{} bytes", frame.len()), frame));
+    carry("conformance-file", 1500, &named.collect::<Vec<_>>()).await
 }
 
 /// Nobody sends, so nothing is on the wire: neither before the guest starts nor in a node without applications.
