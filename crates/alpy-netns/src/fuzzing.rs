@@ -219,21 +219,27 @@ fn sent(message: &impl Serialize) -> Vec<u8> {
 
 /// What the documentation of the steps asks for.
 fn is_right(request: &Request) -> bool {
-    let is_deletion = |operation: &Operation| matches!(operation, Operation::DeleteLink { .. });
+    let is_for_good = |operation: &Operation| {
+        matches!(
+            operation,
+            Operation::DeleteLink { .. } | Operation::ImpairLink { .. }
+        )
+    };
     let is_tap = |operation: &&Operation| matches!(operation, Operation::CreateTap { .. });
     let operations = &request.operations;
     request.namespace.as_ref().is_none_or(is_namespace)
         && operations.iter().all(step_is_right)
         && operations
             .iter()
-            .skip_while(|step| !is_deletion(step))
-            .all(is_deletion)
+            .skip_while(|step| !is_for_good(step))
+            .all(is_for_good)
         && operations.iter().filter(is_tap).count() <= if request.lent { 1 } else { 253 }
         && !(request.lent && request.namespace.is_some())
 }
 
 fn step_is_right(operation: &Operation) -> bool {
     match operation {
+        Operation::ImpairLink { impairment, .. } => impairment.fault().is_none(),
         Operation::ChangeLink(LinkChange {
             namespace,
             mtu_bytes,
@@ -342,7 +348,10 @@ mod tests {
     use proptest::sample::{Index, select};
     use proptest::test_runner::RngSeed;
 
+    use std::time::Duration;
+
     use super::*;
+    use crate::Impairment;
 
     /// The same cases in each run; the fuzzer is there to find others.
     fn cases(cases: u32) -> ProptestConfig {
@@ -438,8 +447,23 @@ mod tests {
         ]
     }
 
+    fn impairment() -> impl Strategy<Value = Impairment> {
+        let rate = option::of(prop_oneof![Just(7999), 8000..10_u64.pow(12)]);
+        (rate, 0..70_000_u64, 0..70_000_u64, -0.1..1.1_f64).prop_map(|(rate, delay, jitter, share)| {
+            let [delay, jitter] = [delay, jitter].map(Duration::from_millis);
+            let impairment = Impairment::new().delay(delay).jitter(jitter).loss(share);
+            match rate {
+                Some(rate) => impairment.rate_bits(rate).reordering(share),
+                None => impairment.corruption(share).duplication(share),
+            }
+        })
+    }
+
     fn requests(most: usize) -> impl Strategy<Value = Request> {
-        let deletion = name().prop_map(|link| Operation::DeleteLink { link });
+        let deletion = prop_oneof![
+            name().prop_map(|link| Operation::DeleteLink { link }),
+            (name(), impairment()).prop_map(|(link, impairment)| Operation::ImpairLink { link, impairment }),
+        ];
         let (steps, deletions, more) = (
             vec(operation(), 0..most),
             vec(deletion, 0..3),

@@ -51,7 +51,7 @@
 //! - [`Loan`]: what `hold SOCKET` lends of its namespace to a helper elsewhere; [`Session::run_on`] uses it.
 //! - [`Gauge`]: a look at the state and the counters of a link ([`LinkState`]), without a helper.
 //! - [`set_carrier`]: a tap's cable, pulled and plugged.
-//! - [`Request`]: what to do: taps, links ([`LinkChange`]), addresses, routes ([`Route`]), inspections; all of it or nothing.
+//! - [`Request`]: what to do: taps, links ([`LinkChange`]), addresses, routes ([`Route`]), impairments ([`Impairment`]), inspections; all of it or nothing.
 //! - [`Answer`]: the taps' descriptors and the inspected links ([`LinkInfo`], [`Counters`]).
 //! - [`InterfaceName`], [`MacAddr`], [`IpPrefix`], [`Namespace`]: the values, checked when they are made.
 //! - [`Error`], [`Failure`]: what went wrong, at which step, with which value.
@@ -78,6 +78,7 @@ mod listener;
 mod loan;
 mod session;
 
+mod impairment;
 mod link_change;
 mod reply;
 mod request;
@@ -109,6 +110,7 @@ pub use error::{Error, Result};
 pub use gauge::{Gauge, LinkState};
 #[cfg(feature = "embed")]
 pub use guardian::Guardian;
+pub use impairment::Impairment;
 pub use link_change::LinkChange;
 pub use listener::Listener;
 pub use loan::Loan;

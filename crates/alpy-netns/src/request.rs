@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, InterfaceName, IpPrefix, LinkChange, Result, Route};
+use crate::{Error, Impairment, InterfaceName, IpPrefix, LinkChange, Result, Route};
 
 /// What the helper is to do, in order, in one network namespace: everything or nothing.
 ///
@@ -68,6 +68,13 @@ pub enum Operation {
     },
     /// [`Request::route`].
     AddRoute(Route),
+    /// [`Request::impair`].
+    ImpairLink {
+        /// The link.
+        link: InterfaceName,
+        /// What becomes of the frames that leave through it.
+        impairment: Impairment,
+    },
     /// [`Request::inspect`].
     InspectLink {
         /// The link to look at.
@@ -218,7 +225,7 @@ impl Request {
         }
         let most = if self.lent { 1 } else { Self::MAX_TAPS };
         let mut taps = 0;
-        let mut deleting = false;
+        let mut for_good = false;
         for (index, operation) in self.operations.iter().enumerate() {
             let fault = |reason: String| {
                 Err(Error::Request {
@@ -227,9 +234,16 @@ impl Request {
                     reason,
                 })
             };
-            if deleting && !matches!(operation, Operation::DeleteLink { .. }) {
-                return fault("it comes after a deletion, which cannot be undone".to_owned());
+            let is_for_good = matches!(
+                operation,
+                Operation::DeleteLink { .. } | Operation::ImpairLink { .. }
+            );
+            if for_good && !is_for_good {
+                return fault(
+                    "it comes after a deletion or an impairment, which cannot be undone".to_owned(),
+                );
             }
+            for_good = is_for_good;
             match operation {
                 Operation::CreateTap { .. } => {
                     taps += 1;
@@ -247,11 +261,25 @@ impl Request {
                         return fault(reason);
                     }
                 }
-                Operation::DeleteLink { .. } => deleting = true,
-                Operation::AddAddress { .. } | Operation::InspectLink { .. } => {}
+                Operation::ImpairLink { impairment, .. } => {
+                    if let Some(reason) = impairment.fault() {
+                        return fault(reason);
+                    }
+                }
+                Operation::DeleteLink { .. }
+                | Operation::AddAddress { .. }
+                | Operation::InspectLink { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// Impairs what leaves through a link, in place of any impairment that it has; [`Impairment::new`] ends them all.
+    ///
+    /// It cannot be undone, so nothing but deletions and further impairments may come behind it.
+    #[must_use]
+    pub fn impair(self, link: InterfaceName, impairment: Impairment) -> Self {
+        self.step(Operation::ImpairLink { link, impairment })
     }
 
     fn step(mut self, operation: Operation) -> Self {
@@ -295,6 +323,7 @@ impl fmt::Display for Operation {
             Self::ChangeLink(change) => write!(f, "{change}"),
             Self::AddAddress { link, prefix } => write!(f, "add address {prefix} to {link}"),
             Self::AddRoute(route) => write!(f, "{route}"),
+            Self::ImpairLink { link, impairment } => write!(f, "impair {link}: {impairment}"),
             Self::InspectLink { link } => write!(f, "inspect {link}"),
             Self::DeleteLink { link } => write!(f, "delete {link}"),
         }
@@ -345,6 +374,7 @@ mod tests {
             )
             .default_route("fd00::2".parse().unwrap())
             .inspect(eth0.clone())
+            .impair(eth0.clone(), Impairment::new().loss(0.5).rate_bits(1_000_000))
             .delete(eth0);
         request.check().unwrap();
         let json = serde_json::to_string(&request).unwrap();
@@ -406,6 +436,11 @@ mod tests {
                 Request::new().delete(eth0.clone()).inspect(eth0),
                 2,
                 "after a deletion",
+            ),
+            (
+                Request::new().impair(name("eth0"), Impairment::new().loss(2.0)),
+                1,
+                "the loss is no share",
             ),
             (many, Request::MAX_TAPS + 1, "more taps than 253"),
         ] {

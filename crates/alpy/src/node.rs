@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Running};
-use alpy_netns::{Gauge, LinkInfo, LinkState, Loan, Request};
+use alpy_netns::{Gauge, Impairment, LinkInfo, LinkState, Loan, Request};
+use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::helper::{LIMIT, Place, at};
 use crate::link::{Link, interface};
 use crate::run::Run;
+use crate::step;
 
 /// Longer than any test; whoever waits has a deadline.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
@@ -30,6 +32,7 @@ pub struct Node {
     /// What its applications have as `/etc/hosts`.
     hosts: PathBuf,
     gauge: Arc<Gauge>,
+    impairment: Mutex<Impairment>,
     run: Arc<Run>,
 }
 
@@ -57,6 +60,7 @@ impl Node {
             running,
             hosts,
             gauge: Arc::new(loan.gauge().map_err(Error::Runtime)?),
+            impairment: Mutex::default(),
             run,
         };
         Ok((node, loan))
@@ -125,6 +129,38 @@ impl Node {
     /// There is no interface `eth0` in the node.
     pub fn link_state(&self) -> Result<LinkState> {
         state_of(self.index, &self.gauge)
+    }
+
+    /// Changes what becomes of the frames that leave the node on their way to the machine: `change` is given the impairment that there
+    /// is, and says what it is to be. What it does not touch stays; [`Impairment::new`] ends it all.
+    ///
+    /// ```no_run
+    /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
+    /// let node = bed.node(0);
+    /// node.impair(|impairment| impairment.rate_bits(1_000_000)).await?;
+    /// node.impair(|impairment| impairment.loss(0.01)).await?; // the rate stays
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Frames of the other direction are not touched: for these, impair the node behind the machine, or have the guest do it.
+    ///
+    /// # Errors
+    /// A value that can never be right; the kernel of the engine's host has no `sch_netem`, or even no `sch_tbf`: the error names the
+    /// module. The impairment is then what it was.
+    ///
+    /// Not cancel safe: whether the change was made is then not known.
+    pub async fn impair(&self, change: impl FnOnce(Impairment) -> Impairment) -> Result<()> {
+        let mut impairment = self.impairment.lock().await;
+        let changed = change(*impairment);
+        let work = async {
+            let request = Request::new().impair(interface(), changed);
+            request.check().map_err(at(&format!("node{}", self.index)))?;
+            let (name, place) = (format!("node{}-impair", self.index), Place::Node(self.id()));
+            self.run.images().run(&self.run, &name, place, &request).await
+        };
+        step!(target: "alpy::node", format!("Impair link {}: {changed}", self.index), work).await?;
+        *impairment = changed;
+        Ok(())
     }
 
     /// What [`link_state`](Self::link_state) asks, to be asked once more when the node has ended. It keeps the namespace alive.

@@ -8,6 +8,7 @@ use rtnetlink::packet_route::link::In6AddrGenMode;
 use super::carry_out::failure;
 use super::links::{self, Links};
 use super::places::Place;
+use super::qdisc::Qdisc;
 use super::tap::Tap;
 use super::undo::{Before, Undo};
 use crate::{Answer, Failure, InterfaceName, LinkChange, LinkInfo, Operation, Request, TapEnd};
@@ -98,6 +99,13 @@ impl<'a> Work<'a> {
                     .await?;
                 self.undo
                     .push(Undo::Route(format!("route to {}", route.destination), message));
+            }
+            Operation::ImpairLink { link, impairment } => {
+                let index = self.number(link)?;
+                match Qdisc::of(impairment) {
+                    Some(qdisc) => self.links.set_qdisc(index, qdisc).await?,
+                    None => self.links.delete_qdisc(index).await?,
+                }
             }
             Operation::InspectLink { link } => self.seen.push(self.links.info(self.number(link)?).await?),
             Operation::DeleteLink { link } => {

@@ -106,6 +106,7 @@ fn look<'a>(
             Operation::ChangeLink(change) => Some(&change.link),
             Operation::AddRoute(route) => route.link.as_ref(),
             Operation::AddAddress { link, .. }
+            | Operation::ImpairLink { link, .. }
             | Operation::InspectLink { link }
             | Operation::DeleteLink { link } => Some(link),
         };

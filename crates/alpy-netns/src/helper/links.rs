@@ -5,15 +5,21 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage, Stats64,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use rtnetlink::sys::TokioSocket;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
+use super::qdisc::Qdisc;
 use crate::{Counters, InterfaceName, IpPrefix, LinkInfo, MacAddr};
 
 /// The links of a network namespace.
@@ -131,6 +137,51 @@ impl Links {
         self.0.route().del(message).execute().await.map_err(text)
     }
 
+    /// Gives a link a queueing discipline, in place of the one that it has.
+    pub(super) async fn set_qdisc(&self, index: u32, qdisc: Qdisc) -> io::Result<()> {
+        const TCA_OPTIONS: u16 = 2;
+        let mut message = TcMessage::with_index(number(index)?);
+        message.header.parent = TcHandle::ROOT;
+        message.attributes = vec![
+            TcAttribute::Kind(qdisc.kind.to_owned()),
+            TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, qdisc.options)),
+        ];
+        // rtnetlink's own request takes no discipline but its own.
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let mut answers = self.0.clone().request(request).map_err(text)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                let error = error.to_io();
+                return Err(match error.kind() {
+                    ErrorKind::NotFound => io::Error::new(
+                        ErrorKind::NotFound,
+                        format!(
+                            "the kernel has no {0}; remedy: modprobe {0} on the host of the engine, or a kernel that has it \
+                             (CONFIG_NET_{1})",
+                            format_args!("sch_{}", qdisc.kind),
+                            format_args!("SCH_{}", qdisc.kind.to_uppercase())
+                        ),
+                    ),
+                    _ => error,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the queueing discipline of a link away, if it has one of its own.
+    pub(super) async fn delete_qdisc(&self, index: u32) -> io::Result<()> {
+        let mut request = self.0.qdisc().del(number(index)?);
+        request.message_mut().header.parent = TcHandle::ROOT;
+        let deleted = request.execute().await;
+        match deleted.map_err(text) {
+            // The kernel's own has no handle, and cannot be deleted.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => Ok(()),
+            other => other,
+        }
+    }
+
     pub(super) async fn info(&self, index: u32) -> io::Result<LinkInfo> {
         let link = self.get(index).await?;
         let addresses = self.0.address().get().set_link_index_filter(index).execute();
@@ -218,6 +269,11 @@ fn counters(stats: &Stats64) -> Counters {
         tx_errors: stats.tx_errors,
         tx_dropped: stats.tx_dropped,
     }
+}
+
+/// As traffic control has it.
+fn number(index: u32) -> io::Result<i32> {
+    i32::try_from(index).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
 fn text(error: rtnetlink::Error) -> io::Error {

@@ -10,6 +10,7 @@ mod guard;
 mod hold;
 mod links;
 mod places;
+mod qdisc;
 mod serve;
 mod tap;
 mod undo;
