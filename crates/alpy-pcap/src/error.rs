@@ -131,6 +131,15 @@ pub enum Error {
         /// The last frames of the capture, at most 20.
         last: Vec<String>,
     },
+    /// What a capture is streamed to takes no more.
+    #[cfg(feature = "live")]
+    #[error("{origin}: cannot stream the capture")]
+    Stream {
+        /// What was being read.
+        origin: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file cannot be followed as it grows.
     #[cfg(feature = "live")]
     #[error("{origin}: cannot follow the capture")]

@@ -45,6 +45,35 @@ pub(crate) struct Mismatch {
     pub(crate) found: String,
 }
 
+/// The header of a file in this crate's own layout: little-endian, nanoseconds.
+#[cfg(feature = "live")]
+pub(crate) fn file_header() -> [u8; FILE_HEADER_LEN] {
+    let mut header = [0; FILE_HEADER_LEN];
+    header[..4].copy_from_slice(&NANOSECONDS.to_le_bytes());
+    header[4] = 2;
+    header[6] = 4;
+    header[16..20].copy_from_slice(&MAX_CAPTURED_LEN.to_le_bytes());
+    header[20..].copy_from_slice(&LINK_TYPE_ETHERNET.to_le_bytes());
+    header
+}
+
+/// The header of a record in that layout.
+#[cfg(feature = "live")]
+pub(crate) fn record_header(frame: &crate::Frame<'_>) -> [u8; RECORD_HEADER_LEN] {
+    let timestamp = frame.timestamp();
+    let fields = [
+        u32::try_from(timestamp.as_secs()).unwrap_or(u32::MAX),
+        timestamp.subsec_nanos(),
+        frame.bytes().len() as u32,
+        frame.original_len(),
+    ];
+    let mut header = [0; RECORD_HEADER_LEN];
+    for (to, field) in header.chunks_exact_mut(4).zip(fields) {
+        to.copy_from_slice(&field.to_le_bytes());
+    }
+    header
+}
+
 impl Format {
     const ALL: [(Self, [u8; 4]); 4] = [
         (

@@ -32,7 +32,7 @@
 //!   what a capture says as a whole are its [`Conversation`]s and [`Interval`]s of time.
 //! - [`filter`]: well-known questions to a frame, such as [`icmp_echo_to`](filter::icmp_echo_to).
 //! - With the feature `live`, which needs tokio: `Capture::expect` and `Capture::expect_none` wait for frames as they are written, and
-//!   `Capture::follow` gives each as it comes.
+//!   `Capture::follow` gives each as it comes, and `Capture::stream_to` writes them to a pipe, for Wireshark.
 //! - [`Packets`]: what [`Capture::packets`] gives, an iterator over packets that own their bytes.
 //! - [`Packet`]: a frame and its decoded layers: [`Ethernet`], [`Vlan`], [`Arp`], [`Ip`] (with [`Fragment`]), [`Icmp`] (with
 //!   [`Echo`]), [`Udp`], [`Tcp`] (with [`TcpFlags`]), each a plain struct of fields. Its `Display` is one line in tcpdump's manner.

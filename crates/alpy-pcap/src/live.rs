@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::format::{file_header, record_header};
 use crate::{Capture, Error, Packet, Reader};
 
 /// How many frames an expectation that fails shows.
@@ -130,6 +131,39 @@ impl Capture {
                 packet: packet.to_string(),
                 last: self.last_lines()?,
             })
+        }
+    }
+
+    /// Writes a classic pcap to `output` with what is in this capture and then each frame as it comes: for a pipe to a program that
+    /// shows it, such as `wireshark -k -i -` or `tcpdump -n -r -`. Ends with the first frame after nobody reads the pipe any more, and where the capture ends
+    /// with a mark.
+    ///
+    /// # Errors
+    /// [`Error::Stream`], [`Error::Follow`]; as [`Reader::open`] and [`Reader::next_frame`].
+    ///
+    /// Not cancel safe: a part of a record may be written.
+    pub async fn stream_to(&self, mut output: impl AsyncWrite + Unpin) -> Result<(), Error> {
+        let mut follower = self.follow()?;
+        let streamed = async {
+            output.write_all(&file_header()).await?;
+            loop {
+                let packet = match follower.next_packet().await {
+                    Ok(Some(packet)) => packet,
+                    Ok(None) => return Ok(Ok(())),
+                    Err(error) => return Ok(Err(error)),
+                };
+                let record = [&record_header(packet.frame())[..], packet.frame().bytes()].concat();
+                output.write_all(&record).await?;
+                output.flush().await?;
+            }
+        };
+        match streamed.await {
+            Ok(followed) => followed,
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(source) => Err(Error::Stream {
+                origin: self.path().display().to_string(),
+                source,
+            }),
         }
     }
 

@@ -6,8 +6,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use alpy_pcap::{Capture, Error, filter};
+use alpy_pcap::{Capture, Error, Reader, filter};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use crate::build::{FAR, File, file_of, zoo};
@@ -187,6 +188,48 @@ async fn a_follower_loses_and_doubles_nothing_of_what_is_written_byte_by_byte() 
     }
     writer.join().unwrap();
     assert_eq!(follower.try_next_packet().unwrap(), None);
+}
+
+#[tokio::test]
+async fn streams_what_is_there_and_what_comes_to_a_pipe() {
+    let growing = Growing::new();
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    let stream = growing.capture.stream_to(ours);
+    let read = async {
+        let mut seen = Vec::new();
+        let count = |seen: &[u8]| {
+            let mut reader = Reader::new(seen, "pipe").ok()?;
+            let mut frames = Vec::new();
+            while let Ok(Some(frame)) = reader.next_frame() {
+                frames.push((frame.timestamp(), frame.bytes().to_vec()));
+            }
+            Some(frames)
+        };
+        let mut appended = false;
+        loop {
+            theirs.read_buf(&mut seen).await.unwrap();
+            let frames = count(&seen).unwrap_or_default();
+            if frames.len() == 3 && !appended {
+                growing.append(&record(17));
+                appended = true;
+            }
+            if frames.len() == 4 {
+                // Nobody reads any more, which the next frame brings out.
+                drop(theirs);
+                growing.append(&record(0));
+                return frames;
+            }
+        }
+    };
+    let (streamed, frames) = timeout(LONG, async { tokio::join!(stream, read) }).await.unwrap();
+    streamed.unwrap();
+    let expected: Vec<_> = growing.capture.packets().unwrap().map(Result::unwrap).collect();
+    for ((time, bytes), packet) in frames.iter().zip(&expected) {
+        assert_eq!(
+            (*time, &bytes[..]),
+            (packet.frame().timestamp(), packet.frame().bytes())
+        );
+    }
 }
 
 #[tokio::test]
