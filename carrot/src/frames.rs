@@ -87,6 +87,37 @@ impl Listener {
     }
 }
 
+/// An IPv4 packet with a time to live of 64 and the right checksum. The options are whole words; the fragment is flags and offset, as
+/// they are in the header.
+pub fn ipv4(
+    source: [u8; 4],
+    destination: [u8; 4],
+    protocol: u8,
+    options: &[u8],
+    fragment: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let words = 5 + options.len() / 4;
+    let length = (4 * words + payload.len()) as u16;
+    let mut packet = vec![0x40 | words as u8, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0x12, 0x34]);
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, protocol, 0, 0]);
+    packet.extend(source);
+    packet.extend(destination);
+    packet.extend(options);
+    let words = packet
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
 /// A capture file of these frames.
 fn file_of(frames: &[Vec<u8>]) -> Vec<u8> {
     const LONGEST: u32 = 262_144;

@@ -47,22 +47,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> {
-    let words = 5 + options.len() / 4;
-    let length = (4 * words + payload.len()) as u16;
-    let mut header = vec![0x40 | words as u8, 0];
-    header.extend(length.to_be_bytes());
-    header.extend([0x12, 0x34]);
-    header.extend(fragment.to_be_bytes());
-    header.extend([64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-    header.extend(options);
-    let sum: u32 = header
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    [header, payload.to_vec()].concat()
+    frames::ipv4([10, 0, 0, 1], [10, 0, 0, 2], protocol, options, fragment, payload)
 }
 
 fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
