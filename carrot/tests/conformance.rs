@@ -38,7 +38,12 @@ fn frame(destination: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {
 
 /// Bytes that no compression and no shift would leave as they are.
 fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_u32 ^ length as u32;
+    noise_of(0, length)
+}
+
+/// Other bytes for each number.
+fn noise_of(number: u8, length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_u32 ^ length as u32 ^ u32::from(number) << 16;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
@@ -81,7 +86,7 @@ fn zoo() -> Vec<Named> {
         let reserved = [0x01, 0x80, 0xc2, 0, 0, last];
         add(
             &format!("01:80:c2:00:00:{last:02x}"),
-            frame(reserved, ether_type, &noise(46)),
+            frame(reserved, ether_type, &noise_of(last, 46)),
         );
     }
     let packet = ipv4(17, &[], 0, &udp(0));
@@ -280,6 +285,96 @@ async fn a_link_carries_the_frames_of_a_file() -> Result<()> {
         .into_iter()
         .map(|frame| (format!("{} bytes", frame.len()), frame));
     carry("conformance-file", 1500, &named.collect::<Vec<_>>()).await
+}
+
+/// What other systems have between two ends: a Linux bridge as it is made, and a pair of virtual cables joined to the NICs by
+/// tc-mirred. The guest has one of them between its two NICs.
+const OTHERS: [(&str, &str); 2] = [
+    (
+        "Linux bridge",
+        "#!/bin/sh -e
+sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+ip link add br0 type bridge forward_delay 0 mcast_snooping 0
+for nic in eth0 eth1; do ip link set $nic promisc on master br0 up; done
+ip link set br0 arp off up
+",
+    ),
+    (
+        "veth and tc-mirred",
+        "#!/bin/sh -e
+sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+ip link add v0 type veth peer name v1
+for pair in eth0:v0 v0:eth0 eth1:v1 v1:eth1; do
+  from=${pair%:*} to=${pair#*:}
+  ip link set $from promisc on arp off up
+  tc qdisc add dev $from ingress
+  tc filter add dev $from ingress matchall action mirred egress redirect dev $to
+done
+",
+    ),
+];
+
+/// What became of each frame on its way from link 0 to link 1.
+async fn verdicts(script: &str, zoo: &[Named]) -> Result<Vec<&'static str>> {
+    let run = Testbed::builder("conformance-others")
+        .machine(rabbit::machine()?)
+        .link(Link::new())
+        .link(Link::new())
+        .run(async |bed| {
+            bed.start_cpu().await?;
+            let mut shell = carrot::login(bed).await?;
+            carrot::configure(&mut shell, "connect", script).await?;
+            let sent: Vec<Vec<u8>> = zoo.iter().map(|(_, frame)| frame.clone()).collect();
+            frames::send(bed.node(0), &sent).await?;
+            let last = sent.last().cloned().unwrap_or_default();
+            bed.capture(1)
+                .expect(|packet| packet.frame().bytes() == last, LIMIT)
+                .await?;
+            frames_of(bed.capture(1))
+        });
+    let arrived = run.await?;
+    // By the end of each frame, which no tag and no header at its beginning is in.
+    let tail = |frame: &[u8]| frame[frame.len().saturating_sub(16)..].to_vec();
+    let verdict = |frame: &Vec<u8>| {
+        if arrived.contains(frame) {
+            "as sent"
+        } else if frame.len() >= 60 && arrived.iter().any(|other| tail(other) == tail(frame)) {
+            "changed"
+        } else {
+            "lost"
+        }
+    };
+    Ok(zoo.iter().map(|(_, frame)| verdict(frame)).collect())
+}
+
+/// The table in the guide.
+#[tokio::test]
+#[ignore = "prints the table of the guide"]
+async fn beside_a_bridge_and_a_pair_of_virtual_cables() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    let zoo = zoo();
+    let wire = verdicts(&REFLECT.replace("MTU", "1500"), &zoo).await?;
+    let mut columns = vec![("alpy", wire)];
+    for (name, script) in OTHERS {
+        columns.push((name, verdicts(script, &zoo).await?));
+    }
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    println!(
+        "| frame | {} |\n|---|{}",
+        names.join(" | "),
+        "---|".repeat(names.len())
+    );
+    for (index, (name, _)) in zoo.iter().enumerate() {
+        let row: Vec<&str> = columns.iter().map(|(_, verdicts)| verdicts[index]).collect();
+        if row.iter().any(|verdict| *verdict != "as sent") {
+            println!("| {name} | {} |", row.join(" | "));
+        }
+    }
+    for (name, verdicts) in columns {
+        let good = verdicts.iter().filter(|verdict| **verdict == "as sent").count();
+        println!("{name}: {good} of {} as sent", zoo.len());
+    }
+    Ok(())
 }
 
 /// Nobody sends, so nothing is on the wire: neither before the guest starts nor in a node without applications.
