@@ -28,7 +28,8 @@ const TURN: usize = 1024;
 /// as a file on a network.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The time between two looks where the user has no inotify instance left (`fs.inotify.max_user_instances`).
+/// The time between two looks where the user has no inotify instance or watch left (`fs.inotify.max_user_instances`,
+/// `fs.inotify.max_user_watches`).
 const LOOK_WITHOUT_INOTIFY: Duration = Duration::from_millis(1);
 
 /// The packets of a capture one after another, those too that are still to come; made by [`Capture::follow`].
@@ -244,14 +245,18 @@ impl AsRawFd for Descriptor {
 }
 
 impl Changes {
-    /// None if the user has no instance left.
+    /// None if the user has no instance or no watch left.
     fn of(path: &Path) -> io::Result<Option<Self>> {
         let inotify = match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
             Ok(inotify) => inotify,
             Err(Errno::EMFILE) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+        match inotify.add_watch(path, AddWatchFlags::IN_MODIFY) {
+            Ok(_) => {}
+            Err(Errno::ENOSPC | Errno::ENOMEM) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
         let descriptor = Descriptor(inotify);
         // SAFETY: the descriptor is open, and is closed when `AsyncFd` drops its owner; nobody replaces it.
         let changes = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
@@ -285,32 +290,35 @@ impl Search {
         })
     }
 
-    /// None if there is no such packet up to the deadline, or up to the end of what can be.
+    /// None if there is no such packet in what was written up to the deadline, or up to the end of what can be.
     async fn find(
         &mut self,
         predicate: &impl Fn(&Packet<'_>) -> bool,
     ) -> Result<Option<Packet<'static>>, Error> {
-        let mut late = false;
+        // Where the file ended at the deadline. It may grow for ever, and faster than it is read.
+        let mut end = None;
         loop {
             while let Some(packet) = self.follower.try_next_packet()? {
                 if predicate(&packet) {
                     return Ok(Some(packet.into_owned()));
                 }
                 self.looked_at += 1;
+                if end.is_some_and(|end| self.follower.reader.offset() >= end) {
+                    return Ok(None);
+                }
                 if self.looked_at % TURN == 0 {
                     tokio::task::yield_now().await;
-                    if Instant::now() > self.deadline {
-                        return Ok(None);
+                    if end.is_none() && Instant::now() >= self.deadline {
+                        end = Some(self.follower.reader.file_length()?);
                     }
                 }
             }
-            if late || self.follower.is_at_end() {
+            if end.is_some() || self.follower.is_at_end() {
                 return Ok(None);
             }
-            // What came up to the deadline counts.
             match timeout_at(self.deadline, self.follower.changed()).await {
                 Ok(changed) => changed?,
-                Err(_) => late = true,
+                Err(_) => end = Some(self.follower.reader.file_length()?),
             }
         }
     }

@@ -35,24 +35,15 @@ pub struct Merge {
 struct Link {
     name: String,
     capture: Capture,
-    clock: Clock,
+    /// By how much the real time is ahead of its own, in nanoseconds, as its last packet says; none if it has none.
+    ahead: Option<i128>,
 }
 
-/// By how much the clock of a capture is behind the real one, or ahead.
-#[derive(Clone, Copy, Debug)]
-enum Clock {
-    Behind(Duration),
-    Ahead(Duration),
-}
+/// A whole second, in nanoseconds.
+const SECOND: i128 = 1_000_000_000;
 
-impl Clock {
-    fn real(self, time: Duration) -> Duration {
-        match self {
-            Self::Behind(by) => time.saturating_add(by),
-            Self::Ahead(by) => time.saturating_sub(by),
-        }
-    }
-}
+/// How exactly two captures of one QEMU have to differ by a second, in nanoseconds, to have been opened on both sides of one.
+const EXACT: i128 = 50_000_000;
 
 /// The next packet of a link: its time, and which link, by which a heap has the earliest.
 type Next = Reverse<(Duration, usize)>;
@@ -65,9 +56,10 @@ impl Merge {
 
     /// One more capture, of an interface that is called so. It is ended: its writer writes no more. Its marks become comments.
     ///
-    /// QEMU stamps frames with the guest's clock, which starts from a whole second. The file says when the last of them was written,
-    /// and so what the real time was: all frames are moved by the difference. (A guest that was stopped in between had another
-    /// difference before.)
+    /// QEMU stamps frames with the guest's clock, which starts from a whole second and stands still while the machine is stopped. Each file
+    /// says when its last frame was written, and so what the real time was. The least of these differences is taken for all captures
+    /// of a merge, which have to be of one QEMU: so their order is the one in which frames passed, and the real time is right to some
+    /// milliseconds. (Of a guest that was stopped in between, frames before that had another difference.)
     ///
     /// # Errors
     /// As [`Reader::open`](crate::Reader::open) and [`Reader::next_frame`](crate::Reader::next_frame).
@@ -79,8 +71,7 @@ impl Merge {
             origin: capture.path().display().to_string(),
             source,
         })?;
-        let written = since_epoch(written);
-        let last = last.unwrap_or(written);
+        let ahead = last.map(|last| nanoseconds(since_epoch(written)) - nanoseconds(last));
         let name = name.into();
         for mark in capture.marks() {
             self.note(mark.made(), format!("{name}: {}", mark.name()));
@@ -88,16 +79,29 @@ impl Merge {
         self.links.push(Link {
             name,
             capture: capture.clone(),
-            clock: if written >= last {
-                Clock::Behind(written - last)
-            } else {
-                Clock::Ahead(last - written)
-            },
+            ahead,
         });
         Ok(())
     }
 
-    /// A comment at a moment: it is one of the first packet after that, or of the last one if there is none.
+    /// By how much the real time is ahead of each capture's.
+    fn clocks(&self) -> Vec<i128> {
+        let least = self.links.iter().filter_map(|link| link.ahead).min().unwrap_or(0);
+        let clock = |link: &Link| {
+            let more = link.ahead.unwrap_or(least) - least;
+            // Their clocks begin with whole seconds, one a second later than another if that came just between. Any other difference is
+            // of a clock that stood still at the last packet.
+            if (more - SECOND).abs() < EXACT {
+                least + SECOND
+            } else {
+                least
+            }
+        };
+        self.links.iter().map(clock).collect()
+    }
+
+    /// A comment at a moment: it is one of the first packet after that, or of the last one if there is none. Without any packet there is
+    /// no comment.
     pub fn note(&mut self, moment: SystemTime, text: impl Into<String>) {
         self.notes.push((since_epoch(moment), text.into()));
     }
@@ -124,15 +128,15 @@ impl Merge {
         let mut sources = Vec::new();
         let mut heads: BinaryHeap<Next> = BinaryHeap::new();
         let mut waiting = Vec::new();
+        let clocks = self.clocks();
         for (index, link) in self.links.iter().enumerate() {
             let mut packets = link.capture.packets()?;
-            waiting.push(advance(&mut packets, link.clock, index, &mut heads)?);
+            waiting.push(advance(&mut packets, clocks[index], index, &mut heads)?);
             sources.push(packets);
         }
         while let Some(Reverse((time, index))) = heads.pop() {
             let packet = waiting[index].take().expect("its time is in the heap");
-            let link = &self.links[index];
-            waiting[index] = advance(&mut sources[index], link.clock, index, &mut heads)?;
+            waiting[index] = advance(&mut sources[index], clocks[index], index, &mut heads)?;
             let mut comments = Vec::new();
             while let Some((_, text)) = notes.next_if(|(moment, _)| *moment <= time || heads.is_empty()) {
                 comments.push(text);
@@ -155,15 +159,23 @@ impl Merge {
 /// Takes the next packet of a link, and puts its time into the heap.
 fn advance(
     packets: &mut Packets,
-    clock: Clock,
+    ahead: i128,
     index: usize,
     heads: &mut BinaryHeap<Next>,
 ) -> Result<Option<crate::Packet<'static>>, Error> {
     let packet = packets.next().transpose()?;
     if let Some(packet) = &packet {
-        heads.push(Reverse((clock.real(packet.frame().timestamp()), index)));
+        let real = nanoseconds(packet.frame().timestamp()) + ahead;
+        heads.push(Reverse((
+            Duration::from_nanos(u64::try_from(real.max(0)).unwrap_or(u64::MAX)),
+            index,
+        )));
     }
     Ok(packet)
+}
+
+fn nanoseconds(time: Duration) -> i128 {
+    i128::try_from(time.as_nanos()).unwrap_or(i128::MAX)
 }
 
 fn since_epoch(time: SystemTime) -> Duration {

@@ -47,6 +47,17 @@ impl Reader<File> {
         }
     }
 
+    /// How long the file is now, in bytes.
+    #[cfg(feature = "live")]
+    pub(crate) fn file_length(&self) -> Result<u64, Error> {
+        let length = self.source.metadata().map(|file| file.len());
+        length.map_err(|source| Error::Read {
+            origin: self.origin.clone(),
+            offset: self.offset,
+            source,
+        })
+    }
+
     /// Goes on at an offset at which a record begins.
     pub(crate) fn skip_to(&mut self, offset: u64) -> Result<(), Error> {
         self.source

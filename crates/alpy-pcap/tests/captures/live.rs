@@ -132,6 +132,25 @@ async fn a_frame_that_must_not_come_is_an_error_at_once() {
 }
 
 #[tokio::test]
+async fn all_that_is_there_counts_however_much_it_is_and_however_short_the_time() {
+    let growing = Growing::new();
+    let others = record(0).repeat(5000);
+    growing.append(&others);
+    growing.append(&record(17));
+    growing.append(&others);
+    let capture = &growing.capture;
+    let found = capture.expect(filter::vlan(100), Duration::ZERO).await.unwrap();
+    assert_eq!(found.frame().bytes(), zoo()[17]);
+    let seen = capture.expect_none(filter::vlan(100), Duration::ZERO).await;
+    assert!(matches!(seen, Err(Error::Seen { .. })), "{seen:?}");
+    let all = capture
+        .expect_none(filter::vlan(7), Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(all, capture.count(|_| true).unwrap());
+}
+
+#[tokio::test]
 async fn a_part_that_ends_with_a_mark_is_not_waited_for() {
     let growing = Growing::new();
     let mark = growing.capture.mark("end").unwrap();

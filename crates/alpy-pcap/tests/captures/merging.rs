@@ -81,10 +81,10 @@ fn merged(dir: &Path, merge: &Merge) -> PathBuf {
 fn packets_of_all_links_are_in_the_order_of_their_real_times() {
     let dir = tempfile::tempdir().unwrap();
     let lan = capture(dir.path(), "link0.pcap", &[0, 400, 1000]);
-    // Of another clock, which is two seconds ahead.
+    // Written a moment earlier than its clock says: the other one is right for both.
     let wan = capture(dir.path(), "link1.pcap", &[200, 900]);
     let file = std::fs::File::options().write(true).open(wan.path()).unwrap();
-    file.set_modified(SystemTime::UNIX_EPOCH + ENDED - Duration::from_micros(50))
+    file.set_modified(SystemTime::UNIX_EPOCH + ENDED + Duration::from_micros(50))
         .unwrap();
     let mut merge = Merge::new();
     merge.link("lan", &lan).unwrap();
@@ -107,15 +107,39 @@ fn packets_of_all_links_are_in_the_order_of_their_real_times() {
     let seen: Vec<(u32, Duration)> = packets.iter().map(|(link, time, ..)| (*link, *time)).collect();
     let expected = [
         (0, micros(1000)),
-        (1, micros(750)),
+        (1, micros(800)),
         (0, micros(600)),
-        (1, micros(50)),
+        (1, micros(100)),
         (0, micros(0)),
     ];
     assert_eq!(seen, expected);
     let frames: Vec<&Vec<u8>> = packets.iter().map(|(_, _, frame, _)| frame).collect();
     let zoo = zoo();
     assert_eq!(frames, [&zoo[0], &zoo[0], &zoo[1], &zoo[1], &zoo[2]]);
+}
+
+#[test]
+fn a_capture_that_was_opened_in_the_next_second_or_whose_clock_stood_still_is_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let lan = capture(dir.path(), "link0.pcap", &[1000, 2000]);
+    let wan = capture(dir.path(), "link1.pcap", &[1500, 2000]);
+    let late = capture(dir.path(), "link2.pcap", &[1700, 2000]);
+    let written = |capture: &Capture, after: Duration| {
+        let file = std::fs::File::options().write(true).open(capture.path()).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + ENDED + after).unwrap();
+    };
+    // One second behind, but for a tick of the file system; and seconds after the machine was stopped.
+    written(&wan, Duration::from_millis(1004));
+    written(&late, Duration::from_secs(7));
+    let mut merge = Merge::new();
+    for (name, capture) in [("lan", &lan), ("wan", &wan), ("late", &late)] {
+        merge.link(name, capture).unwrap();
+    }
+    let order: Vec<u32> = packets(&merged(dir.path(), &merge))
+        .iter()
+        .map(|packet| packet.0)
+        .collect();
+    assert_eq!(order, [0, 2, 0, 2, 1, 1]);
 }
 
 #[test]
