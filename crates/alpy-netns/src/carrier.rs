@@ -8,8 +8,8 @@ use nix::libc;
 /// `TUNSETCARRIER` of linux/if_tun.h: `_IOW('T', 226, int)`.
 const TUNSETCARRIER: libc::Ioctl = 0x4004_54e2;
 
-/// Gives a tap a carrier, or takes it away, as a cable would: the kernel at its end says `NO-CARRIER` then and sends nothing. What
-/// is written to the descriptor is received all the same.
+/// Gives a tap a carrier, or takes it away, as a cable would: the kernel at its end says `NO-CARRIER` then, and sends nothing as soon
+/// as it has noticed, within a second ([`LinkState::sends`](crate::LinkState::sends)). What is written to the descriptor is received all the same.
 ///
 /// Whoever holds the descriptor of a tap may do so, without any privilege. (Since Linux 5.0.)
 ///

@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -19,6 +20,8 @@ use crate::{Counters, Error, InterfaceName, Result};
 #[derive(Debug)]
 pub struct Gauge {
     netlink: OwnedFd,
+    /// The number of the last question. Held while one waits for its answer.
+    number: Mutex<u32>,
 }
 
 /// The state of a link at one moment, as a [`Gauge`] sees it.
@@ -27,8 +30,11 @@ pub struct Gauge {
 pub struct LinkState {
     /// Whether it has been raised (`IFF_UP`).
     pub up: bool,
-    /// Whether there is something at the other end (`IFF_LOWER_UP`); for a tap, a process that holds its descriptor.
+    /// Whether there is something at the other end (`IFF_LOWER_UP`): for a tap that is up, a process that holds its descriptor and has not
+    /// [taken the carrier away](crate::set_carrier).
     pub carrier: bool,
+    /// Whether the kernel sends: its operational state is not "down" (RFC 2863). It follows the carrier, up to a second later.
+    pub sends: bool,
     /// What passed through it.
     pub counters: Counters,
 }
@@ -37,9 +43,15 @@ pub struct LinkState {
 const HEADER: usize = 16;
 const INFO: usize = 16;
 
+/// Of linux/if.h.
+const IF_OPER_DOWN: u8 = 2;
+
 impl Gauge {
     pub(crate) fn new(netlink: OwnedFd) -> Self {
-        Self { netlink }
+        Self {
+            netlink,
+            number: Mutex::default(),
+        }
     }
 
     /// Looks at a link.
@@ -54,8 +66,10 @@ impl Gauge {
     }
 
     fn ask(&self, link: &InterfaceName) -> io::Result<LinkState> {
-        // Whoever the socket was lent to may have left an answer unread: what is asked here has a number of its own.
-        let number = std::process::id() ^ 0x616c_7079;
+        // Whoever the socket was lent to may have left an answer unread: what is asked here has a number that nobody else takes.
+        let mut last = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = last.wrapping_add(1);
+        let number = *last ^ std::process::id().rotate_left(12);
         let socket = self.netlink.as_raw_fd();
         send(socket, &question(link, number), MsgFlags::empty())?;
         let mut buffer = vec![0; 64 << 10];
@@ -117,37 +131,42 @@ fn answer(bytes: &[u8], number: u32) -> io::Result<Option<LinkState>> {
 /// What an `ifinfomsg` and its attributes say; none if they end early or have no counters.
 fn state(body: &[u8]) -> Option<LinkState> {
     let flags = i32_at(body, 8)?;
+    let (mut counters, mut down) = (None, None);
     let mut rest = body.get(INFO..)?;
     while !rest.is_empty() {
         let length = usize::from(u16_at(rest, 0)?);
         let value = rest.get(4..length)?;
-        if u16_at(rest, 2)? == libc::IFLA_STATS64 {
-            // `struct rtnl_link_stats64`, see linux/if_link.h.
-            let field = |index: usize| {
-                value
-                    .get(8 * index..)?
-                    .first_chunk()
-                    .copied()
-                    .map(u64::from_ne_bytes)
-            };
-            return Some(LinkState {
-                up: flags & libc::IFF_UP != 0,
-                carrier: flags & libc::IFF_LOWER_UP != 0,
-                counters: Counters {
-                    rx_packets: field(0)?,
-                    tx_packets: field(1)?,
-                    rx_bytes: field(2)?,
-                    tx_bytes: field(3)?,
-                    rx_errors: field(4)?,
-                    tx_errors: field(5)?,
-                    rx_dropped: field(6)?,
-                    tx_dropped: field(7)?,
-                },
-            });
+        match u16_at(rest, 2)? {
+            libc::IFLA_STATS64 => counters = Some(counters_of(value)?),
+            libc::IFLA_OPERSTATE => down = Some(*value.first()? == IF_OPER_DOWN),
+            _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    None
+    Some(LinkState {
+        up: flags & libc::IFF_UP != 0,
+        carrier: flags & libc::IFF_LOWER_UP != 0,
+        sends: !down?,
+        counters: counters?,
+    })
+}
+
+/// `struct rtnl_link_stats64`, see linux/if_link.h.
+fn counters_of(value: &[u8]) -> Option<Counters> {
+    let field = |index: usize| {
+        let field = value.get(8 * index..)?.first_chunk();
+        field.copied().map(u64::from_ne_bytes)
+    };
+    Some(Counters {
+        rx_packets: field(0)?,
+        tx_packets: field(1)?,
+        rx_bytes: field(2)?,
+        tx_bytes: field(3)?,
+        rx_errors: field(4)?,
+        tx_errors: field(5)?,
+        rx_dropped: field(6)?,
+        tx_dropped: field(7)?,
+    })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -179,7 +198,7 @@ mod tests {
         let gauge = gauge();
         let lo = "lo".parse().unwrap();
         let before = gauge.read(&lo).unwrap();
-        assert!(before.up && before.carrier);
+        assert!(before.up && before.carrier && before.sends);
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.send_to(&[0; 100], sender.local_addr().unwrap()).unwrap();
         let after = gauge.read(&lo).unwrap().counters;

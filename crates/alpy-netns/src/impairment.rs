@@ -58,6 +58,9 @@ impl Impairment {
     /// The longest delay.
     pub const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
+    /// The greatest jitter: more than that, the kernel would cut.
+    pub const GREATEST_JITTER: Duration = Duration::from_secs(2);
+
     /// The lowest and the highest rate, in bits per second.
     pub const RATES: std::ops::RangeInclusive<u64> = 8_000..=400_000_000_000;
 
@@ -139,6 +142,13 @@ impl Impairment {
                 Self::LONGEST_DELAY
             ));
         }
+        if self.jitter > Self::GREATEST_JITTER {
+            return Some(format!(
+                "a jitter of {:?} is more than {:?}",
+                self.jitter,
+                Self::GREATEST_JITTER
+            ));
+        }
         if self.jitter > self.delay {
             return Some(format!(
                 "a jitter of {:?} is more than the delay, {:?}",
@@ -194,6 +204,10 @@ mod tests {
             (
                 Impairment::new().delay(ms(1)).jitter(ms(2)),
                 "2ms is more than the delay, 1ms",
+            ),
+            (
+                Impairment::new().delay(ms(9000)).jitter(ms(2001)),
+                "2.001s is more than 2s",
             ),
             (Impairment::new().reordering(0.1), "needs a delay"),
         ] {

@@ -206,7 +206,7 @@ impl Request {
     ///
     /// # Errors
     /// [`Error::Request`], which names the step and the value: an MTU that no tap can have, a route whose destination has bits
-    /// after its prefix or whose gateway is of the other IP version, a step after a deletion, more taps than can be passed, a
+    /// after its prefix or whose gateway is of the other IP version, a step after a deletion or an impairment, more taps than can be passed, a
     /// namespace of no process or with a path that is not UTF-8. The namespace of the whole request counts as step 0.
     pub fn check(&self) -> Result<()> {
         if let Some(reason) = self.namespace.as_ref().and_then(Namespace::fault) {

@@ -8,10 +8,12 @@ use alpy_netns::set_carrier;
 use alpy_qmp::Client;
 use alpy_qmp::commands::SetLink;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 
 use crate::error::{Error, Result};
+use crate::node::Node;
 use crate::step;
+use crate::step::within;
 
 /// The cable between the machine's NIC and the node's tap.
 ///
@@ -30,13 +32,20 @@ use crate::step;
 /// A link's capture is at the node's end. A frame of the node that gets lost in the cable is therefore in the capture, and one of
 /// the machine is not.
 ///
-/// No method is cancel safe: what is left out by that is done by the next [`plug`](Self::plug).
+/// No method is cancel safe: what is left half-done, the next [`plug`](Self::plug) sets right. One at a time is to work at a cable.
 #[derive(Debug, Clone, Copy)]
 pub struct Cable<'a> {
     link: usize,
     tap: &'a OwnedFd,
+    node: &'a Node,
     qmp: &'a Client,
 }
+
+/// How long the node's kernel may take to notice that its carrier is gone or there: up to a second, on an idle machine.
+const NOTICE: Duration = Duration::from_secs(5);
+
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// One end of a cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +67,11 @@ impl CableEnd {
 }
 
 impl<'a> Cable<'a> {
-    pub(crate) fn new(link: usize, tap: &'a OwnedFd, qmp: &'a Client) -> Self {
-        Self { link, tap, qmp }
+    pub(crate) fn new(link: usize, tap: &'a OwnedFd, node: &'a Node, qmp: &'a Client) -> Self {
+        Self { link, tap, node, qmp }
     }
 
-    /// Pulls it out at both ends.
+    /// Pulls it out at both ends. When this returns, the node sends nothing, and the guest has been told.
     ///
     /// # Errors
     /// QEMU or the kernel refuses.
@@ -137,42 +146,66 @@ impl<'a> Cable<'a> {
                 self.qmp.execute(SetLink { name, up: plugged }).await?;
                 Ok(())
             }
-            CableEnd::Node => set_carrier(self.tap, plugged).map_err(|source| Error::Cable {
-                index: self.link,
-                source,
-            }),
+            CableEnd::Node => {
+                set_carrier(self.tap, plugged).map_err(|source| Error::Cable {
+                    index: self.link,
+                    source,
+                })?;
+                self.noticed(plugged).await
+            }
         }
+    }
+
+    /// Waits until the node's kernel sends, or no longer does. One whose interface is down does not, whatever the cable is like.
+    async fn noticed(&self, plugged: bool) -> Result<()> {
+        let noticed = async {
+            let mut looks = interval(LOOK);
+            loop {
+                looks.tick().await;
+                let state = self.node.link_state()?;
+                if state.sends == plugged || !state.up {
+                    return Ok(());
+                }
+            }
+        };
+        within(NOTICE, noticed).await
     }
 
     /// A filter of QEMU's that sends all frames elsewhere, which is nowhere. It stands behind that of the capture, seen from the tap.
     async fn set_blackhole(&self, wanted: bool) -> Result<()> {
         let (link, id) = (self.link, format!("blackhole{}", self.link));
-        if self.has_object(&id).await? == wanted {
-            return Ok(());
-        }
+        // Each on its own: somebody may have been cancelled between the two.
+        let filters = self.ask("qom-list", json!({"path": "/objects"})).await?;
+        let ends = self.ask("query-chardev", json!({})).await?;
+        let (filter, end) = (is_in(&filters, "name", &id), is_in(&ends, "label", &id));
         if wanted {
-            let nowhere = json!({"id": id, "backend": {"type": "null", "data": {}}});
-            self.ask("chardev-add", nowhere).await?;
-            let filter = json!({
-                "qom-type": "filter-redirector", "id": id, "netdev": format!("link{link}"), "queue": "all", "outdev": id,
-            });
-            self.ask("object-add", filter).await?;
+            if !end {
+                let nowhere = json!({"id": id, "backend": {"type": "null", "data": {}}});
+                self.ask("chardev-add", nowhere).await?;
+            }
+            if !filter {
+                let filter = json!({
+                    "qom-type": "filter-redirector", "id": id, "netdev": format!("link{link}"), "queue": "all", "outdev": id,
+                });
+                self.ask("object-add", filter).await?;
+            }
         } else {
-            self.ask("object-del", json!({"id": id})).await?;
-            self.ask("chardev-remove", json!({"id": id})).await?;
+            if filter {
+                self.ask("object-del", json!({"id": id})).await?;
+            }
+            if end {
+                self.ask("chardev-remove", json!({"id": id})).await?;
+            }
         }
         Ok(())
     }
-
-    async fn has_object(&self, id: &str) -> Result<bool> {
-        let objects = self.ask("qom-list", json!({"path": "/objects"})).await?;
-        let named = |object: &Value| object["name"] == id;
-        Ok(objects
-            .as_array()
-            .is_some_and(|objects| objects.iter().any(named)))
-    }
-
     async fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
         Ok(self.qmp.execute_raw(command, arguments).await?)
     }
+}
+
+/// Whether there is something of this name in a list of QEMU's.
+fn is_in(list: &Value, key: &str, name: &str) -> bool {
+    let named = |entry: &Value| entry[key] == name;
+    list.as_array().is_some_and(|list| list.iter().any(named))
 }

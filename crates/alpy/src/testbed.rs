@@ -160,7 +160,7 @@ impl Testbed {
                 self.taps.len()
             )
         });
-        Cable::new(link, tap, self.qmp())
+        Cable::new(link, tap, self.node(link), self.qmp())
     }
 
     /// Starts the virtual CPU: from here on, the guest runs.
@@ -303,7 +303,7 @@ impl Testbed {
             .enumerate()
             .filter(|(link, _)| links[*link].is_unplugged())
         {
-            let cable = Cable::new(link, tap, qemu.qmp());
+            let cable = Cable::new(link, tap, &skeleton.nodes()[link], qemu.qmp());
             cable.set(CableEnd::Node, false).await?;
             cable.set(CableEnd::Machine, false).await?;
         }

@@ -102,7 +102,7 @@ impl<'a> Work<'a> {
             }
             Operation::ImpairLink { link, impairment } => {
                 let index = self.number(link)?;
-                match Qdisc::of(impairment) {
+                match Qdisc::of(impairment, self.links.info(index).await?.mtu_bytes) {
                     Some(qdisc) => self.links.set_qdisc(index, qdisc).await?,
                     None => self.links.delete_qdisc(index).await?,
                 }

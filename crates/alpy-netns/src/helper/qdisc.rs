@@ -14,31 +14,32 @@ pub(super) struct Qdisc {
 /// How long what waits for a token may wait.
 const LATENCY: Duration = Duration::from_millis(50);
 
-/// The smallest bucket, in bytes: two full frames and a little more.
-const LEAST_BURST: u64 = 4096;
+/// An Ethernet header with a VLAN tag, in bytes.
+const HEADER: u64 = 18;
 
 /// The queue of netem in frames: enough for a second of full frames at 1 Gbit/s.
 const NETEM_LIMIT: u32 = 100_000;
 
 impl Qdisc {
-    /// None where there is nothing to impair.
-    pub(super) fn of(impairment: &Impairment) -> Option<Self> {
+    /// For a link of this MTU; none where there is nothing to impair.
+    pub(super) fn of(impairment: &Impairment, mtu_bytes: u32) -> Option<Self> {
         let rate_alone = Impairment {
             rate_bits: impairment.rate_bits,
             ..Impairment::new()
         };
         match impairment.rate_bits {
             None if *impairment == rate_alone => None,
-            Some(rate) if *impairment == rate_alone => Some(tbf(rate / 8)),
+            Some(rate) if *impairment == rate_alone => Some(tbf(rate / 8, mtu_bytes.into())),
             _ => Some(netem(impairment)),
         }
     }
 }
 
 /// A token bucket of so many bytes per second.
-fn tbf(rate: u64) -> Qdisc {
-    // What comes in a hundredth of a second, so that a kernel that looks 100 times a second keeps the rate.
-    let burst = (rate / 100).max(LEAST_BURST);
+fn tbf(rate: u64, mtu_bytes: u64) -> Qdisc {
+    // What comes in a hundredth of a second, so that a kernel that looks 100 times a second keeps the rate; and room for full frames,
+    // for one that does not fit the bucket is dropped.
+    let burst = (rate / 100).max(2 * (mtu_bytes + HEADER));
     let waiting = u128::from(rate) * LATENCY.as_millis() / 1000;
     let limit = clamp(waiting + u128::from(burst));
     // struct tc_tbf_qopt: two tc_ratespec, of which the second stays empty, then limit, buffer, mtu. Linklayer 1 is Ethernet: without
@@ -79,16 +80,14 @@ fn netem(impairment: &Impairment) -> Qdisc {
     if reordering > 0 {
         attribute(&mut options, 3, &probability(reordering));
     }
-    if share(impairment.corruption) > 0 {
-        attribute(&mut options, 4, &probability(share(impairment.corruption)));
-    }
-    if let Some(rate) = impairment.rate_bits.map(|rate| rate / 8) {
-        // struct tc_netem_rate: rate, packet overhead, cell size, cell overhead; and the rate once more where it is too large.
-        let fields = [clamp(rate.into()), 0, 0, 0];
-        attribute(&mut options, 6, &fields.map(u32::to_ne_bytes).concat());
-        if u32::try_from(rate).is_err() {
-            attribute(&mut options, 8, &rate.to_ne_bytes());
-        }
+    // These two are sent even where there is none: what is not sent stays as it was when a netem takes the place of another one.
+    attribute(&mut options, 4, &probability(share(impairment.corruption)));
+    // struct tc_netem_rate: rate, packet overhead, cell size, cell overhead; and the rate once more where it is too large.
+    let rate = impairment.rate_bits.unwrap_or(0) / 8;
+    let fields = [clamp(rate.into()), 0, 0, 0];
+    attribute(&mut options, 6, &fields.map(u32::to_ne_bytes).concat());
+    if u32::try_from(rate).is_err() {
+        attribute(&mut options, 8, &rate.to_ne_bytes());
     }
     Qdisc {
         kind: "netem",

@@ -13,7 +13,7 @@ use crate::node::{Node, state_of};
 /// What the kernel has counted at the taps when QEMU started, to be compared with the captures when it has ended.
 ///
 /// A tap counts a frame when QEMU takes it or gives it, and QEMU writes it to the capture in the same breath: what was counted is in
-/// the capture, no matter when QEMU ended. There may be more in the capture, for a guest may send to a node whose interface is
+/// the capture when QEMU has ended, unless it was killed just between the two. There may be more in the capture, for a guest may send to a node whose interface is
 /// down.
 #[derive(Debug)]
 pub(super) struct Completeness(Vec<Tap>);
