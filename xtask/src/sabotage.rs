@@ -44,6 +44,9 @@ fn run_one(test: &Test, environment: &Environment) -> Result<String> {
     let script = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let expected =
         expected_in(&script).with_context(|| format!("{}: no line {EXPECTED:?}", path.display()))?;
+    // The guest echoes what is typed, and a failure shows the console: the words may come from the test alone.
+    let lines = script.lines().filter(|line| !line.starts_with(EXPECTED));
+    let typed: String = lines.map(|line| format!("{line}\n")).collect();
     let mut command = process::command(&test.executable);
     command
         .current_dir(&test.folder)
@@ -51,7 +54,7 @@ fn run_one(test: &Test, environment: &Environment) -> Result<String> {
         .env("CARGO_MANIFEST_DIR", &test.folder)
         .env("ALPY_REQUIRE", "all")
         .env("RUST_BACKTRACE", "0")
-        .env("RABBIT_SABOTAGE", &script);
+        .env("RABBIT_SABOTAGE", typed);
     if let Some((_, evidence)) = environment.iter().find(|(name, _)| *name == "ALPY_EVIDENCE") {
         // Not in place of that of the test itself.
         command.env("ALPY_EVIDENCE", std::path::Path::new(evidence).join("sabotaged"));
@@ -106,6 +109,7 @@ mod tests {
             ),
             yes
         );
+        assert_eq!(counts("echo \"$RABBIT_SABOTAGE\"; exit 101", sabotage), no);
         assert_eq!(counts("echo saw 0; exit 0", sabotage), no);
         assert_eq!(counts("echo saw 0; exit 1", sabotage), no);
         assert_eq!(counts("echo no route; exit 101", sabotage), no);
