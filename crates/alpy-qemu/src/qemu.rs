@@ -48,7 +48,8 @@ pub struct Qemu {
 impl Qemu {
     /// Starts a machine, with its CPUs stopped, and connects to its monitor and its console.
     ///
-    /// Descriptors of taps are QEMU's alone afterwards, so a tap's carrier goes with QEMU.
+    /// Of the descriptors of taps that it is given, QEMU alone has copies afterwards: if the caller keeps none, a tap's carrier goes with
+    /// QEMU.
     ///
     /// Cancel safe: QEMU is killed.
     ///
