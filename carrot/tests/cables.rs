@@ -11,6 +11,7 @@ use alpy_need::need;
 use anyhow::{Context, Result, ensure};
 use carrot::iperf3::{self, Load};
 use carrot::ping;
+use tokio::time::MissedTickBehavior;
 
 const NODES: [&str; 2] = ["192.168.0.1", "192.168.1.1"];
 
@@ -158,6 +159,10 @@ async fn cables_are_pulled_at_random_while_traffic_runs() -> Result<()> {
             };
             let pulls = async {
                 let mut looks = tokio::time::interval(Duration::from_millis(10));
+                // For frames to pass in between. A node whose cable was pulled asks for its neighbour again, and waits for a second where
+                // the question gets lost: not all of these times are full of frames.
+                let mut plugged = tokio::time::interval(Duration::from_millis(100));
+                plugged.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 while sent()? < before + 100 && !over.get() {
                     looks.tick().await;
                 }
@@ -174,14 +179,15 @@ async fn cables_are_pulled_at_random_while_traffic_runs() -> Result<()> {
                     }
                     cable.plug().await?;
                     number += 1;
-                    looks.tick().await;
+                    plugged.reset();
+                    plugged.tick().await;
                 }
                 anyhow::Ok((number, sent()? - began))
             };
             let ((), pulls) = tokio::join!(flood, pulls);
             let (number, passed) = pulls?;
             ensure!(
-                number >= 5 && passed >= 1000,
+                number >= 5 && passed >= 100,
                 "expected cables to be pulled while frames pass, saw {number} pulls and {passed} frames"
             );
             ping::answers(bed.node(0), NODES[1])
