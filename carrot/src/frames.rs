@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alpy::Node;
 use alpy::docker::Running;
-use alpy::pcap::Reader;
+use alpy::pcap::{Frame, Reader, Writer};
 use anyhow::{Context, Result, ensure};
 
 const IMAGE: &str = "tcpreplay";
@@ -21,7 +21,7 @@ pub async fn send(node: &Node, frames: &[Vec<u8>]) -> Result<()> {
     let image = rabbit::image(node.engine(), IMAGE).await?;
     let output = node
         .application("tcpreplay", &image)?
-        .file("/frames.pcap", file_of(frames), 0o644)
+        .file("/frames.pcap", file_of(frames)?, 0o644)
         .command([
             "tcpreplay",
             "--intf1=eth0",
@@ -119,21 +119,11 @@ pub fn ipv4(
 }
 
 /// A capture file of these frames.
-fn file_of(frames: &[Vec<u8>]) -> Vec<u8> {
-    const LONGEST: u32 = 262_144;
+fn file_of(frames: &[Vec<u8>]) -> Result<Vec<u8>> {
     let mut file = Vec::new();
-    let number = |file: &mut Vec<u8>, number: u32| file.extend(number.to_le_bytes());
-    number(&mut file, 0xa1b2_c3d4);
-    file.extend([2, 0, 4, 0]);
-    for field in [0, 0, LONGEST, 1] {
-        number(&mut file, field);
-    }
+    let mut writer = Writer::new(&mut file)?;
     for frame in frames {
-        let length = u32::try_from(frame.len()).unwrap_or(LONGEST);
-        for field in [0, 0, length, length] {
-            number(&mut file, field);
-        }
-        file.extend(frame);
+        writer.write(&Frame::new(Duration::ZERO, frame))?;
     }
-    file
+    Ok(file)
 }

@@ -18,7 +18,7 @@ pub struct Endpoint {
     pub port: Option<u16>,
 }
 
-/// How much went one way.
+/// How much there was: one way of a [`Conversation`], or in an interval of [`Capture::over_time`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Volume {
@@ -46,6 +46,13 @@ pub struct Conversation {
     pub first: Duration,
     /// The time of the last one.
     pub last: Duration,
+}
+
+impl Volume {
+    pub(crate) fn add(&mut self, packet: &Packet<'_>) {
+        self.frames += 1;
+        self.bytes += u64::from(packet.frame().original_len());
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -79,7 +86,8 @@ impl Capture {
                 return;
             };
             let time = packet.frame().timestamp();
-            let backwards = known.get(&(protocol, to, from)).copied();
+            // What an endpoint sends itself goes one way.
+            let backwards = known.get(&(protocol, to, from)).copied().filter(|_| from != to);
             let index = backwards.unwrap_or_else(|| {
                 *known.entry((protocol, from, to)).or_insert_with(|| {
                     all.push(Conversation {
@@ -100,8 +108,7 @@ impl Capture {
                 Some(_) => &mut conversation.received,
                 None => &mut conversation.sent,
             };
-            volume.frames += 1;
-            volume.bytes += u64::from(packet.frame().original_len());
+            volume.add(packet);
         })?;
         Ok(all)
     }

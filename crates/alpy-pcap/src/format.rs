@@ -46,7 +46,6 @@ pub(crate) struct Mismatch {
 }
 
 /// The header of a file in this crate's own layout: little-endian, nanoseconds.
-#[cfg(feature = "live")]
 pub(crate) fn file_header() -> [u8; FILE_HEADER_LEN] {
     let mut header = [0; FILE_HEADER_LEN];
     header[..4].copy_from_slice(&NANOSECONDS.to_le_bytes());
@@ -58,7 +57,6 @@ pub(crate) fn file_header() -> [u8; FILE_HEADER_LEN] {
 }
 
 /// The header of a record in that layout.
-#[cfg(feature = "live")]
 pub(crate) fn record_header(frame: &crate::Frame<'_>) -> [u8; RECORD_HEADER_LEN] {
     let timestamp = frame.timestamp();
     let fields = [

@@ -29,7 +29,7 @@
 //! - [`Capture`]: a capture file; start here. Each question ([`count`](Capture::count), [`find`](Capture::find),
 //!   [`filter`](Capture::filter), ...) reads the file from its beginning and keeps no more of it in memory than the answer.
 //!   [`Capture::mark`] marks its end as it is now, [`Capture::since`] and [`Capture::until`] give the part on one side of a mark, and
-//!   what a capture says as a whole are its [`Conversation`]s and [`Interval`]s of time.
+//!   what a capture says as a whole are its [`Conversation`]s, and the [`Volume`] of each interval of time.
 //! - [`filter`]: well-known questions to a frame, such as [`icmp_echo_to`](filter::icmp_echo_to).
 //! - With the feature `live`, which needs tokio: `Capture::expect` and `Capture::expect_none` wait for frames as they are written, and
 //!   `Capture::follow` gives each as it comes, and `Capture::stream_to` writes them to a pipe, for Wireshark.
@@ -39,6 +39,7 @@
 //! - [`Frame`]: bytes, a timestamp and the original length, not looked into.
 //! - [`Reader`]: frames from any [`std::io::Read`], without copying them; for the fast path and for sources that are no files.
 //! - [`Merge`]: several captures in one pcapng file, for Wireshark.
+//! - [`Writer`]: frames into any [`std::io::Write`], as a classic pcap.
 //! - [`MacAddr`]: an Ethernet address.
 //! - [`Error`]: what can go wrong, with the file and the byte where it did.
 //!
@@ -64,6 +65,7 @@ mod merge;
 mod packet;
 mod rates;
 mod reader;
+mod writer;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -78,5 +80,5 @@ pub use layers::{Arp, Echo, Ethernet, Fragment, Icmp, Ip, MacAddr, Tcp, TcpFlags
 pub use live::Follower;
 pub use merge::Merge;
 pub use packet::Packet;
-pub use rates::Interval;
 pub use reader::Reader;
+pub use writer::Writer;

@@ -137,6 +137,15 @@ fn tells_who_spoke_with_whom() {
     assert_eq!(name.received.bytes, answer.len() as u64);
     assert_eq!(name.last - name.first, Duration::from_millis(3));
     assert_eq!((connection.sent.frames, connection.received.frames), (1, 0));
+
+    // What a host sends itself, as an attack does (LAND), goes one way.
+    let land = ethernet(IPV4, &ipv4_from(HOST, HOST, UDP, &udp(53, 53, b"x")));
+    std::fs::write(&path, file_of(&[land.clone(), land])).unwrap();
+    let conversations = Capture::open(&path).unwrap().conversations().unwrap();
+    assert_eq!(
+        (conversations[0].sent.frames, conversations[0].received.frames),
+        (2, 0)
+    );
 }
 
 #[test]
