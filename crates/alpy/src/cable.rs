@@ -74,7 +74,7 @@ impl<'a> Cable<'a> {
     /// Pulls it out at both ends. When this returns, the node sends nothing, and the guest has been told.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
     pub async fn unplug(&self) -> Result<()> {
         // The node first: it then sends nothing that is lost on its way.
         let unplug = async {
@@ -87,7 +87,7 @@ impl<'a> Cable<'a> {
     /// Pulls it out at one end.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
     pub async fn unplug_end(&self, end: CableEnd) -> Result<()> {
         let text = format!("Unplug {} of link {}", end.name(), self.link);
         step!(target: "alpy::cable", text, self.set(end, false)).await
@@ -96,7 +96,7 @@ impl<'a> Cable<'a> {
     /// Makes it whole and plugs it in at both ends, whatever it was like.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
     pub async fn plug(&self) -> Result<()> {
         let plug = async {
             self.set_blackhole(false).await?;
@@ -109,7 +109,7 @@ impl<'a> Cable<'a> {
     /// Plugs it in at one end.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
     pub async fn plug_end(&self, end: CableEnd) -> Result<()> {
         let text = format!("Plug {} of link {}", end.name(), self.link);
         step!(target: "alpy::cable", text, self.set(end, true)).await
@@ -118,7 +118,7 @@ impl<'a> Cable<'a> {
     /// Pulls it out at both ends for half of a period and plugs it in for the other half, so many times.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
     #[expect(clippy::disallowed_methods, reason = "the time is what is asked for")]
     pub async fn flap(&self, period: Duration, times: u32) -> Result<()> {
         for _ in 0..times {
@@ -199,6 +199,7 @@ impl<'a> Cable<'a> {
         }
         Ok(())
     }
+
     async fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
         Ok(self.qmp.execute_raw(command, arguments).await?)
     }

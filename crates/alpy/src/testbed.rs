@@ -86,11 +86,9 @@ impl Testbed {
     ///
     /// # Panics
     /// If there is no such link, as indexing does.
+    #[track_caller]
     pub fn node(&self, link: usize) -> &Node {
-        let nodes = self.skeleton.nodes();
-        nodes
-            .get(link)
-            .unwrap_or_else(|| panic!("there is no link {link}: the testbed has {} links", nodes.len()))
+        of_link(self.skeleton.nodes(), link)
     }
 
     /// All nodes, in the order of the links.
@@ -138,29 +136,18 @@ impl Testbed {
     ///
     /// # Panics
     /// If there is no such link, as indexing does.
+    #[track_caller]
     pub fn capture(&self, link: usize) -> &Capture {
-        let captures = &self.captures;
-        captures.get(link).unwrap_or_else(|| {
-            panic!(
-                "there is no link {link}: the testbed has {} links",
-                captures.len()
-            )
-        })
+        of_link(&self.captures, link)
     }
 
     /// The cable of a link.
     ///
     /// # Panics
     /// If there is no such link, as indexing does.
+    #[track_caller]
     pub fn cable(&self, link: usize) -> Cable<'_> {
-        let tap = self.taps.get(link);
-        let tap = tap.unwrap_or_else(|| {
-            panic!(
-                "there is no link {link}: the testbed has {} links",
-                self.taps.len()
-            )
-        });
-        Cable::new(link, tap, self.node(link), self.qmp())
+        Cable::new(link, of_link(&self.taps, link), self.node(link), self.qmp())
     }
 
     /// Starts the virtual CPU: from here on, the guest runs.
@@ -436,6 +423,15 @@ impl Testbed {
                 .map(|error| format!("remove nodes: {}", chain(error))),
         );
         errors
+    }
+}
+
+/// That of a link, in the order of the links.
+#[track_caller]
+fn of_link<T>(all: &[T], link: usize) -> &T {
+    match all.get(link) {
+        Some(one) => one,
+        None => panic!("there is no link {link}: the testbed has {} links", all.len()),
     }
 }
 
