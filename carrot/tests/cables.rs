@@ -30,9 +30,7 @@ fn bed(test: &str) -> Result<TestbedBuilder> {
 async fn router(bed: &Testbed) -> Result<RemoteShell> {
     bed.start_cpu().await?;
     let mut shell = carrot::login(bed).await?;
-    let script = "#!/bin/sh -e\nip -batch - <<END\naddress add 192.168.0.2/24 dev eth0\naddress add 192.168.1.2/24 dev eth1\n\
-                  link set eth0 up\nlink set eth1 up\nEND\nsysctl -w net.ipv4.ip_forward=1\n";
-    carrot::configure(&mut shell, "configure-router", script).await?;
+    carrot::configure(&mut shell, "configure-router", include_str!("configure-router")).await?;
     Ok(shell)
 }
 

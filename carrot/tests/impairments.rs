@@ -21,9 +21,7 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
         .run(async |bed| {
             bed.start_cpu().await?;
             let mut shell = carrot::login(bed).await?;
-            let script = "#!/bin/sh -e\nip -batch - <<END\naddress add 192.168.0.2/24 dev eth0\naddress add 192.168.1.2/24 dev eth1\n\
-                          link set eth0 up\nlink set eth1 up\nEND\nsysctl -w net.ipv4.ip_forward=1\n";
-            carrot::configure(&mut shell, "configure-router", script).await?;
+            carrot::configure(&mut shell, "configure-router", include_str!("configure-router")).await?;
             let (node, server) = (bed.node(0), iperf3::serve(bed.node(1)).await?);
 
             node.impair(|impairment| impairment.rate_bits(1_000_000)).await?;
@@ -38,7 +36,9 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
                 "expected 1 Mbit/s on link 0, saw {rate:?}"
             );
 
-            let late = node.impair(|impairment| impairment.delay(Duration::from_millis(200))).await;
+            let late = node
+                .impair(|impairment| impairment.delay(Duration::from_millis(200)))
+                .await;
             match late {
                 Err(error) => {
                     let text = format!("{:#}", anyhow::Error::from(error));
@@ -49,7 +49,10 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
                     let mark = bed.capture(0).mark("still limited")?;
                     iperf3::measure(node, "192.168.1.1", Load::TcpSeconds(2)).await?;
                     let rate = wire::rate(&bed.capture(0).since(&mark)?, data)?;
-                    ensure!(rate.median < 1_050_000.0, "expected 1 Mbit/s on link 0, saw {rate:?}");
+                    ensure!(
+                        rate.median < 1_050_000.0,
+                        "expected 1 Mbit/s on link 0, saw {rate:?}"
+                    );
                 }
                 Ok(()) => {
                     // Each of the requests leaves when the last was answered.
@@ -57,7 +60,10 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
                     ping::answers(node, "192.168.1.1").await?;
                     let took = began.elapsed();
                     let least = Duration::from_millis(200) * ping::REQUESTS;
-                    ensure!(took >= least, "expected {least:?} at least for the requests, saw {took:?}");
+                    ensure!(
+                        took >= least,
+                        "expected {least:?} at least for the requests, saw {took:?}"
+                    );
                 }
             }
 
@@ -65,7 +71,10 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
             let free = bed.capture(0).mark("free")?;
             iperf3::measure(node, "192.168.1.1", Load::TcpBytes(2_000_000)).await?;
             let rate = wire::rate(&bed.capture(0).since(&free)?, data)?;
-            ensure!(rate.median > 2_000_000.0, "expected more than 2 Mbit/s without a limit, saw {rate:?}");
+            ensure!(
+                rate.median > 2_000_000.0,
+                "expected more than 2 Mbit/s without a limit, saw {rate:?}"
+            );
 
             let bad = node.impair(|impairment| impairment.loss(7.0)).await;
             let text = format!("{:#}", anyhow::Error::from(bad.err().context("7.0 is no share")?));
