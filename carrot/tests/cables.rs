@@ -11,9 +11,12 @@ use alpy_need::need;
 use anyhow::{Context, Result, ensure};
 use carrot::iperf3::{self, Load};
 use carrot::ping;
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 const NODES: [&str; 2] = ["192.168.0.1", "192.168.1.1"];
+
+/// How long frames may take to pass again when all cables are plugged.
+const RECOVERY: Duration = Duration::from_secs(6);
 
 fn bed(test: &str) -> Result<TestbedBuilder> {
     let link = |net: u8| {
@@ -148,25 +151,28 @@ async fn cables_are_pulled_at_random_while_traffic_runs() -> Result<()> {
             let _shell = router(bed).await?;
             let server = iperf3::serve(bed.node(1)).await?;
             let sent = || Ok::<_, anyhow::Error>(bed.node(0).link_state()?.counters.tx_packets);
-            let before = sent()?;
             let over = Cell::new(false);
             let flood = async {
                 // The client's connection may not survive it, which is not what is looked at.
-                let _ = iperf3::measure(bed.node(0), NODES[1], Load::UdpFlood(4)).await;
+                let _ = iperf3::measure(bed.node(0), NODES[1], Load::UdpFlood(8)).await;
                 over.set(true);
             };
             let pulls = async {
-                let mut looks = tokio::time::interval(Duration::from_millis(10));
-                // For frames to pass in between. A node whose cable was pulled asks for its neighbour again, and waits for a second where
-                // the question gets lost: not all of these times are full of frames.
-                let mut plugged = tokio::time::interval(Duration::from_millis(100));
-                plugged.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                while sent()? < before + 100 && !over.get() {
-                    looks.tick().await;
-                }
-                let began = sent()?;
+                let mut looks = tokio::time::interval(Duration::from_millis(5));
                 let mut number = 0_usize;
-                while !over.get() {
+                loop {
+                    // Each time in the middle of traffic. A guest may take a second to notice that it has its cable again.
+                    let (began, waited) = (sent()?, Instant::now());
+                    while sent()? < began + 50 && !over.get() {
+                        looks.tick().await;
+                        ensure!(
+                            waited.elapsed() < RECOVERY,
+                            "no frames pass {RECOVERY:?} after pull {number}"
+                        );
+                    }
+                    if over.get() {
+                        return Ok(number);
+                    }
                     let cable = bed.cable(number % 2);
                     match number * 7 % 5 {
                         0 => cable.unplug().await?,
@@ -177,16 +183,13 @@ async fn cables_are_pulled_at_random_while_traffic_runs() -> Result<()> {
                     }
                     cable.plug().await?;
                     number += 1;
-                    plugged.reset();
-                    plugged.tick().await;
                 }
-                anyhow::Ok((number, sent()? - began))
             };
             let ((), pulls) = tokio::join!(flood, pulls);
-            let (number, passed) = pulls?;
+            let number = pulls?;
             ensure!(
-                number >= 5 && passed >= 100,
-                "expected cables to be pulled while frames pass, saw {number} pulls and {passed} frames"
+                number >= 5,
+                "expected cables to be pulled while frames pass, saw {number} pulls"
             );
             ping::answers(bed.node(0), NODES[1])
                 .await
