@@ -5,7 +5,7 @@
 //! monitor and serial console are socket pairs that only the two of them have. It ends with the test, whatever ends the test.
 //!
 //! ```
-//! use alpy_qemu::{Accelerator, Machine, Nic, Tap};
+//! use alpy_qemu::{Accelerator, Backend, Machine, Nic};
 //!
 //! let machine = Machine::new()
 //!     .kernel("vmlinuz")
@@ -14,7 +14,7 @@
 //!     .memory_mib(256);
 //!
 //! // The arguments alone, for a QEMU that somebody else starts.
-//! let link0 = Nic::new(Tap::name("tap0")).capture("link0.pcap");
+//! let link0 = Nic::new(Backend::named_tap("tap0")).capture("link0.pcap");
 //! let arguments = machine.arguments(&Accelerator::tcg(), &[link0]);
 //! assert!(arguments.iter().any(|argument| argument == "virtio-net-pci,id=nic0,netdev=link0,romfile="));
 //! ```
@@ -38,7 +38,7 @@
 //! - [`Machine`]: start here. What the guest finds: kernel, disks, firmware, memory, NICs' model.
 //! - [`Disk`], [`DiskModel`]: a disk image, and how the guest sees it. Never written unless a word says so.
 //! - [`Firmware`]: BIOS or UEFI.
-//! - [`Nic`], [`Tap`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
+//! - [`Nic`], [`Backend`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
 //! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
 //! - [`Qemu`], [`Options`]: the running process.
 //! - [`Recipe`], [`fingerprint`], [`checksum`]: states of machines that are saved and restored.
@@ -66,7 +66,7 @@ pub use disk::{Disk, DiskModel};
 pub use error::{Error, Result};
 pub use firmware::Firmware;
 pub use machine::Machine;
-pub use nic::{Nic, NicModel, Tap, nic_arguments};
+pub use nic::{Backend, Nic, NicModel, nic_arguments};
 pub use options::Options;
 pub use qemu::Qemu;
 pub use recipe::{Recipe, RecipeStep, RootShell};

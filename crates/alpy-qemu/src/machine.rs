@@ -179,7 +179,7 @@ impl Machine {
     /// The arguments for this machine with these network interfaces.
     ///
     /// They say nothing of monitor and console: [`Qemu::start`](crate::Qemu::start) adds its own, and who starts a QEMU without it adds theirs, such
-    /// as `-serial mon:stdio`. Where a tap is a descriptor, the arguments name its number: QEMU must inherit it under the same.
+    /// as `-serial mon:stdio`. Where a backend is a descriptor, the arguments name its number: QEMU must inherit it under the same.
     pub fn arguments(&self, accelerator: &Accelerator, nics: &[Nic]) -> Vec<OsString> {
         self.arguments_in(accelerator, nics, None)
     }
@@ -261,6 +261,10 @@ impl Machine {
         arguments.0
     }
 
+    pub(crate) fn model_of_nics(&self) -> NicModel {
+        self.nic_model
+    }
+
     pub(crate) fn disks(&self) -> &[Disk] {
         &self.disks
     }
@@ -300,7 +304,7 @@ impl Machine {
             .disks
             .iter_mut()
             .for_each(|disk| *disk = disk.clone().at("file"));
-        let nics: Vec<_> = nics.iter().map(Nic::without_tap).collect();
+        let nics: Vec<_> = nics.iter().map(Nic::without_backend).collect();
         let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())));
         format!("{arguments:?} {:?}", self.recipe)
     }

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Network interfaces: the device in the guest, the tap behind it, the capture between the two.
+//! Network interfaces: the device in the guest, the network backend behind it, the capture between the two.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use alpy_qmp::commands::{DeviceAdd, NetdevAdd, ObjectAdd};
+
 use crate::option::OptionValue;
 
-/// A network interface of the machine and the tap device that it is wired to.
+/// A network interface of the machine and the backend that it is wired to.
 ///
 /// The first one of a machine is the device `nic0` on the network backend `link0`, the next `nic1` on `link1`, and so on:
 /// the names for QMP's `set_link` and its like.
 #[derive(Debug)]
 #[must_use]
 pub struct Nic {
-    tap: Tap,
+    backend: Backend,
     mac: Option<[u8; 6]>,
     capture: Option<PathBuf>,
 }
 
 impl Nic {
-    /// An interface wired to a tap.
-    pub fn new(tap: Tap) -> Self {
+    /// An interface wired to a backend.
+    pub fn new(backend: Backend) -> Self {
         Self {
-            tap,
+            backend,
             mac: None,
             capture: None,
         }
@@ -49,45 +51,86 @@ impl Nic {
     }
 
     pub(crate) fn into_descriptor(self) -> Option<OwnedFd> {
-        match self.tap {
-            Tap::Descriptor(descriptor) => Some(descriptor),
-            Tap::Name(_) | Tap::Nowhere => None,
+        match self.backend {
+            Backend::Tap(descriptor) | Backend::Socket(descriptor) => Some(descriptor),
+            Backend::NamedTap(_) | Backend::Nowhere => None,
         }
     }
 
     /// What the guest sees of it.
-    pub(crate) fn without_tap(&self) -> Self {
+    pub(crate) fn without_backend(&self) -> Self {
         Self {
-            tap: Tap::Nowhere,
+            backend: Backend::Nowhere,
             mac: self.mac,
             capture: None,
         }
     }
 
+    fn mac_text(&self) -> Option<String> {
+        let [a, b, c, d, e, f] = self.mac?;
+        Some(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+    }
+
+    /// What plugs it into a machine that is there already. Its descriptor has been passed under this name.
+    pub(crate) fn additions(
+        &self,
+        index: usize,
+        model: NicModel,
+        descriptor: &str,
+    ) -> (NetdevAdd, Option<ObjectAdd>, DeviceAdd) {
+        let (link, nic) = (format!("link{index}"), format!("nic{index}"));
+        let netdev = match &self.backend {
+            Backend::Tap(_) => NetdevAdd::new("tap", &link)
+                .property("fd", descriptor)
+                .property("vhost", false),
+            Backend::NamedTap(name) => NetdevAdd::new("tap", &link)
+                .property("ifname", name.as_str())
+                .property("script", "no")
+                .property("downscript", "no")
+                .property("vnet_hdr", false)
+                .property("vhost", false),
+            Backend::Socket(_) => NetdevAdd::new("socket", &link).property("fd", descriptor),
+            Backend::Nowhere => NetdevAdd::new("hubport", &link).property("hubid", index),
+        };
+        let capture = self.capture.as_ref().map(|path| {
+            ObjectAdd::new("filter-dump", format!("capture{index}"))
+                .property("netdev", link.as_str())
+                .property("file", path.to_string_lossy())
+        });
+        let mut device = DeviceAdd::new(model.device(), nic)
+            .property("netdev", link)
+            .property("romfile", "");
+        if let Some(mac) = self.mac_text() {
+            device = device.property("mac", mac);
+        }
+        (netdev, capture, device)
+    }
+
     fn arguments(&self, index: usize, look: Look) -> Vec<OsString> {
         let backend = |kind| OptionValue::new(kind).set("id", format!("link{index}"));
         // vhost would carry the frames past the capture.
-        let backend = match &self.tap {
-            Tap::Descriptor(descriptor) => backend("tap")
+        let backend = match &self.backend {
+            Backend::Tap(descriptor) => backend("tap")
                 .set("fd", descriptor.as_raw_fd().to_string())
                 .set("vhost", "off"),
             // With a vnet header on the tap, QEMU before 8.0 writes each frame behind that header into the capture, and the
             // guest may send frames that never were on a wire: larger than the MTU, without checksum.
-            Tap::Name(name) => backend("tap")
+            Backend::NamedTap(name) => backend("tap")
                 .set("ifname", name)
                 .set("script", "no")
                 .set("downscript", "no")
                 .set("vnet_hdr", "off")
                 .set("vhost", "off"),
+            Backend::Socket(descriptor) => backend("socket").set("fd", descriptor.as_raw_fd().to_string()),
             // A hub with one port: the link is up, as it is with a tap.
-            Tap::Nowhere => backend("hubport").set("hubid", index.to_string()),
+            Backend::Nowhere => backend("hubport").set("hubid", index.to_string()),
         };
 
         let mut device = OptionValue::new(look.model.device())
             .set("id", format!("nic{index}"))
             .set("netdev", format!("link{index}"));
-        if let Some([a, b, c, d, e, f]) = self.mac {
-            device = device.set("mac", format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"));
+        if let Some(mac) = self.mac_text() {
+            device = device.set("mac", mac);
         }
         if !look.network_boot {
             device = device.set("romfile", "");
@@ -110,28 +153,27 @@ impl Nic {
     }
 }
 
-/// A tap device, as QEMU gets at it.
+/// What is behind a network interface: QEMU's network backend.
 #[derive(Debug)]
-pub enum Tap {
-    /// An open one, which QEMU inherits: made without `IFF_VNET_HDR` (see <https://docs.kernel.org/networking/tuntap.html>),
+#[non_exhaustive]
+pub enum Backend {
+    /// An open tap device, which QEMU inherits: made without `IFF_VNET_HDR` (see <https://docs.kernel.org/networking/tuntap.html>),
     /// in whatever network namespace. The way that needs no privilege.
-    Descriptor(OwnedFd),
-    /// One in the network namespace of QEMU, which QEMU opens by its name and so must be allowed to.
-    Name(String),
+    Tap(OwnedFd),
+    /// A tap device in the network namespace of QEMU, which QEMU opens by its name and so must be allowed to.
+    NamedTap(String),
+    /// One end of a pair of stream sockets (socketpair(2)), which QEMU inherits: a cable to the interface that has the other end, in
+    /// whatever QEMU. While the other machine does not take frames, they wait, up to the socket's buffer, and then in the machine that
+    /// sends them.
+    Socket(OwnedFd),
     /// None: the guest sees its link up, and what it sends goes nowhere. For a machine that is to be saved before it has a wire.
     Nowhere,
 }
 
-impl Tap {
+impl Backend {
     /// A tap by its name.
-    pub fn name(name: impl Into<String>) -> Self {
-        Self::Name(name.into())
-    }
-}
-
-impl From<OwnedFd> for Tap {
-    fn from(descriptor: OwnedFd) -> Self {
-        Self::Descriptor(descriptor)
+    pub fn named_tap(name: impl Into<String>) -> Self {
+        Self::NamedTap(name.into())
     }
 }
 
@@ -156,7 +198,7 @@ impl NicModel {
 
 /// The arguments for the network alone, for a QEMU command line that somebody else writes.
 ///
-/// Where a tap is a descriptor, the arguments name its number: that QEMU must inherit it under the same.
+/// Where a backend is a descriptor, the arguments name its number: that QEMU must inherit it under the same.
 pub fn nic_arguments(model: NicModel, nics: &[Nic]) -> Vec<OsString> {
     let look = Look {
         model,

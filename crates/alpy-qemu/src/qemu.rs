@@ -3,16 +3,17 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use alpy_qmp::commands::Cont;
+use alpy_qmp::commands::{Closefd, Cont, Getfd, NetdevDel};
 use alpy_qmp::{Client, Position};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -21,7 +22,7 @@ use crate::accelerator::Accelerator;
 use crate::error::{Error, Result};
 use crate::evidence;
 use crate::machine::Machine;
-use crate::nic::Nic;
+use crate::nic::{Nic, NicModel};
 use crate::options::Options;
 use crate::process::{Launch, Process};
 use crate::state::{self, Place};
@@ -35,14 +36,41 @@ pub struct Qemu {
     console: Option<UnixStream>,
     process: Process,
     accelerator: Accelerator,
-    captures: Vec<PathBuf>,
+    nic_model: NicModel,
+    nics: Mutex<Nics>,
     place: Option<Place>,
     disks: usize,
     cpu_started: OnceLock<Instant>,
     /// Somebody has told it to end.
     told_to_end: AtomicBool,
-    /// Those of the captures that had ended before QEMU was told to quit.
-    incomplete: Option<Vec<PathBuf>>,
+}
+
+/// The network interfaces that the machine has had.
+#[derive(Debug)]
+struct Nics {
+    count: usize,
+    captures: Vec<Captured>,
+}
+
+#[derive(Debug)]
+struct Captured {
+    nic: usize,
+    path: PathBuf,
+    /// Whether QEMU had it open when it was about to close it, with the interface or at its own end. Until then nothing.
+    complete: Option<bool>,
+}
+
+impl Captured {
+    /// That of an interface, if it has one: its file, made or emptied.
+    fn of(nic: usize, of: &Nic) -> Option<Result<Self>> {
+        let path = of.capture_path()?.to_owned();
+        // QEMU would follow a symbolic link.
+        Some(evidence::create(&path).map(|_| Self {
+            nic,
+            path,
+            complete: None,
+        }))
+    }
 }
 
 impl Qemu {
@@ -64,16 +92,15 @@ impl Qemu {
             Some(accelerator) => accelerator,
             None => Accelerator::detect(machine.program_path()).await?,
         };
+        let count = nics.len();
         let (qmp, qmp_far) = socket_pair()?;
         let (console, console_far) = socket_pair()?;
-        let captures: Vec<_> = nics
+        let captured = |(nic, of): (usize, &Nic)| Captured::of(nic, of);
+        let captures = nics
             .iter()
-            .filter_map(|nic| nic.capture_path().map(PathBuf::from))
-            .collect();
-        // QEMU would follow a symbolic link.
-        captures
-            .iter()
-            .try_for_each(|path| evidence::create(path).map(drop))?;
+            .enumerate()
+            .filter_map(captured)
+            .collect::<Result<_>>()?;
         let mut arguments = [
             "-S",
             "-chardev",
@@ -114,12 +141,12 @@ impl Qemu {
             console: Some(console),
             process,
             accelerator,
-            captures,
+            nic_model: machine.model_of_nics(),
+            nics: Mutex::new(Nics { count, captures }),
             place: options.place,
             disks: machine.disks().len(),
             cpu_started: OnceLock::new(),
             told_to_end: AtomicBool::new(false),
-            incomplete: None,
         })
     }
 
@@ -211,6 +238,83 @@ impl Qemu {
         }
     }
 
+    /// Plugs one more network interface in, whether the CPUs run or not, and gives its number: `nicN` on `linkN`. It has no boot ROM.
+    ///
+    /// A machine of the type `pc`, the default, takes it on its first bus; one of the type `q35` has no place for it there.
+    ///
+    /// Not cancel safe: its backend may stay.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`] with what QEMU says against it; nothing of it stays then. [`Error::Evidence`] for a capture that cannot be made.
+    pub async fn plug_nic(&self, nic: Nic) -> Result<usize> {
+        let when = |source| Error::Qmp {
+            when: "when a network interface was plugged in",
+            source,
+        };
+        let index = {
+            let mut nics = self.nics();
+            nics.count += 1;
+            nics.count - 1
+        };
+        let capture = Captured::of(index, &nic).transpose()?;
+        if let Some(Captured { path, .. }) =
+            capture.as_ref().filter(|capture| capture.path.to_str().is_none())
+        {
+            return Err(Error::Evidence {
+                path: path.clone(),
+                source: io::Error::other("QMP takes names in UTF-8 alone"),
+            });
+        }
+        let fdname = format!("link{index}");
+        let (netdev, dump, device) = nic.additions(index, self.nic_model, &fdname);
+        if let Some(descriptor) = nic.into_descriptor() {
+            let fdname = fdname.clone();
+            self.qmp
+                .execute(Getfd { fdname })
+                .descriptor(descriptor)
+                .await
+                .map_err(when)?;
+        }
+        if let Err(error) = self.qmp.execute(netdev).await {
+            // Whether it was there matters less than what QEMU said.
+            let _ = self.qmp.execute(Closefd { fdname }).await;
+            return Err(when(error));
+        }
+        let rest = async {
+            if let Some(dump) = dump {
+                self.qmp.execute(dump).await?;
+            }
+            self.qmp.execute(device).await
+        };
+        if let Err(error) = rest.await {
+            let _ = self.qmp.execute(NetdevDel { id: fdname }).await;
+            return Err(when(error));
+        }
+        self.nics().captures.extend(capture);
+        Ok(index)
+    }
+
+    /// Pulls a network interface out: asks the guest to let it go, waits until it has, and closes its backend and its capture.
+    ///
+    /// Not cancel safe: the guest stays asked.
+    ///
+    /// # Errors
+    /// [`Error::Qmp`], also if the guest does not let go within `timeout`, as one whose CPUs do not run.
+    pub async fn unplug_nic(&self, index: usize, timeout: Duration) -> Result<()> {
+        let when = |source| Error::Qmp {
+            when: "when a network interface was pulled out",
+            source,
+        };
+        self.qmp
+            .unplug(&format!("nic{index}"), timeout)
+            .await
+            .map_err(when)?;
+        self.before_closing(|nic| nic == index);
+        let id = format!("link{index}");
+        self.qmp.execute(NetdevDel { id }).await.map_err(when)?;
+        Ok(())
+    }
+
     /// Waits until the guest has powered the machine off.
     ///
     /// Cancel safe.
@@ -246,11 +350,11 @@ impl Qemu {
     /// # Errors
     /// [`Error::Killed`]. [`Error::Exited`] if the exit status is not 0, or if QEMU had ended before with a status that is
     /// not.
-    pub async fn quit(&mut self, timeout: Duration) -> Result<()> {
+    pub async fn quit(&self, timeout: Duration) -> Result<()> {
         let begin = Instant::now();
         self.told_to_end.store(true, Ordering::Relaxed);
-        if self.incomplete.is_none() && self.process.exit_status().is_none() {
-            self.incomplete = Some(self.closed_captures());
+        if self.process.exit_status().is_none() {
+            self.before_closing(|_| true);
         }
         let order = self.qmp.quit(timeout).await;
         let rest = timeout.saturating_sub(begin.elapsed());
@@ -325,34 +429,47 @@ impl Qemu {
     ///
     /// If it is not known which ones were given up, it is all.
     pub fn incomplete_captures(&self) -> Vec<PathBuf> {
-        if self.process.dump_errors() == 0 {
+        let errors = self.process.dump_errors();
+        if errors == 0 {
             return Vec::new();
         }
-        let incomplete = match &self.incomplete {
-            Some(incomplete) => incomplete.clone(),
-            None => self.closed_captures(),
-        };
-        if incomplete.len() < self.process.dump_errors() {
-            return self.captures.clone();
+        let is_open = self.is_open();
+        let nics = self.nics();
+        let incomplete: Vec<_> = nics
+            .captures
+            .iter()
+            .filter(|capture| !capture.complete.unwrap_or_else(|| is_open(&capture.path)))
+            .map(|capture| capture.path.clone())
+            .collect();
+        if incomplete.len() < errors {
+            return nics.captures.iter().map(|capture| capture.path.clone()).collect();
         }
         incomplete
     }
 
-    /// The captures that are not open in QEMU.
-    fn closed_captures(&self) -> Vec<PathBuf> {
-        let identity = |path: PathBuf| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fd", self.pid())) else {
-            return self.captures.clone();
-        };
+    fn nics(&self) -> MutexGuard<'_, Nics> {
+        self.nics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down whether captures are open that are about to be closed in order.
+    fn before_closing(&self, of: impl Fn(usize) -> bool) {
+        let is_open = self.is_open();
+        let mut nics = self.nics();
+        for capture in nics.captures.iter_mut().filter(|capture| of(capture.nic)) {
+            capture.complete.get_or_insert_with(|| is_open(&capture.path));
+        }
+    }
+
+    /// Whether QEMU has a file open, as it is now.
+    fn is_open(&self) -> impl Fn(&Path) -> bool {
+        let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid()));
         let open: HashSet<_> = descriptors
-            .filter_map(|entry| identity(entry.ok()?.path()).ok())
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| identity(&entry.ok()?.path()).ok())
             .collect();
-        let is_open = |path: &&PathBuf| identity(path.to_path_buf()).is_ok_and(|file| open.contains(&file));
-        self.captures
-            .iter()
-            .filter(|path| !is_open(path))
-            .cloned()
-            .collect()
+        move |path| identity(path).is_ok_and(|file| open.contains(&file))
     }
 
     /// Gives the place behind the event.

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use alpy_qemu::{Accelerator, Disk, DiskModel, Firmware, Machine, Nic, NicModel, Tap, nic_arguments};
+use alpy_qemu::{Accelerator, Backend, Disk, DiskModel, Firmware, Machine, Nic, NicModel, nic_arguments};
 
 fn text(machine: &Machine, nics: &[Nic]) -> Vec<String> {
     machine
@@ -115,8 +115,8 @@ fn gives_uefi_a_copy_of_its_variables() {
 #[test]
 fn wires_a_tap_by_name_without_header_script_or_vhost() {
     let nics = [
-        Nic::new(Tap::name("tap0")).capture("out,1/link0.pcap"),
-        Nic::new(Tap::name("tap1")).mac([0x52, 0x54, 0, 0xa, 0xb, 0xff]),
+        Nic::new(Backend::named_tap("tap0")).capture("out,1/link0.pcap"),
+        Nic::new(Backend::named_tap("tap1")).mac([0x52, 0x54, 0, 0xa, 0xb, 0xff]),
     ];
     let arguments = text(&Machine::new().nic_model(NicModel::E1000), &nics);
     assert_eq!(
@@ -143,13 +143,13 @@ fn wires_a_tap_by_name_without_header_script_or_vhost() {
 fn wires_a_tap_by_descriptor() {
     let descriptor = OwnedFd::from(File::open("/dev/null").unwrap());
     let expected = format!("tap,id=link0,fd={},vhost=off", descriptor.as_raw_fd());
-    let arguments = text(&Machine::new(), &[Nic::new(descriptor.into())]);
+    let arguments = text(&Machine::new(), &[Nic::new(Backend::Tap(descriptor))]);
     assert_eq!(values(&arguments, "-netdev"), [expected]);
 }
 
 #[test]
 fn gives_boot_roms_only_to_who_boots_from_the_network() {
-    let nics = [Nic::new(Tap::name("tap0"))];
+    let nics = [Nic::new(Backend::named_tap("tap0"))];
     let arguments = text(&Machine::new().network_boot(), &nics);
     assert_eq!(
         values(&arguments, "-device")[0],
@@ -159,7 +159,7 @@ fn gives_boot_roms_only_to_who_boots_from_the_network() {
 
 #[test]
 fn tells_the_network_alone() {
-    let nics = [Nic::new(Tap::name("tap0"))];
+    let nics = [Nic::new(Backend::named_tap("tap0"))];
     let network: Vec<_> = nic_arguments(NicModel::VirtioNet, &nics);
     let whole = Machine::new().arguments(&Accelerator::tcg(), &nics);
     assert_eq!(network.len(), 4);

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use alpy_need::need;
-use alpy_qemu::{Nic, Qemu};
+use alpy_qemu::{Backend, Nic, Qemu};
 
 use crate::guest::{self, LONG};
 
@@ -44,11 +44,11 @@ async fn inside(folder: &Path) {
         .open(&bad)
         .unwrap();
     let nics = vec![
-        Nic::new(tap("alpy0").into()).capture(&bad),
-        Nic::new(tap("alpy1").into()).capture(&good),
+        Nic::new(Backend::Tap(tap("alpy0"))).capture(&bad),
+        Nic::new(Backend::Tap(tap("alpy1"))).capture(&good),
     ];
     let machine = guest::idle().memory_mib(64).network_boot();
-    let mut qemu = Qemu::start(&machine, nics, guest::tcg()).await.unwrap();
+    let qemu = Qemu::start(&machine, nics, guest::tcg()).await.unwrap();
     qemu.start_cpu().await.unwrap();
     let mut capture = Vec::new();
     guest::eventually("a frame is captured", || {

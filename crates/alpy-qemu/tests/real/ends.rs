@@ -21,7 +21,7 @@ fn signal(qemu: &Qemu, signal: Signal) {
 #[tokio::test]
 async fn notices_at_once_that_qemu_was_killed() {
     need!(qemu);
-    let mut qemu = Qemu::start(&guest::idle(), Vec::new(), guest::tcg())
+    let qemu = Qemu::start(&guest::idle(), Vec::new(), guest::tcg())
         .await
         .unwrap();
     qemu.start_cpu().await.unwrap();
@@ -42,7 +42,7 @@ async fn notices_at_once_that_qemu_was_killed() {
 #[tokio::test]
 async fn kills_a_qemu_that_does_not_quit() {
     need!(qemu);
-    let mut qemu = Qemu::start(&guest::idle(), Vec::new(), guest::tcg())
+    let qemu = Qemu::start(&guest::idle(), Vec::new(), guest::tcg())
         .await
         .unwrap();
     let watch = Watch::new(qemu.pid());
@@ -89,7 +89,7 @@ fn outlives_the_thread_that_asked_for_it() {
         .unwrap();
     let handle = runtime.handle().clone();
     let start = move || handle.block_on(Qemu::start(&guest::idle(), Vec::new(), guest::tcg()));
-    let mut qemu = std::thread::spawn(start).join().unwrap().unwrap();
+    let qemu = std::thread::spawn(start).join().unwrap().unwrap();
     // Had that thread made the process, the kernel would have killed it by now, or soon.
     assert!(!Watch::new(qemu.pid()).ends_within(Duration::from_millis(300)));
     runtime.block_on(qemu.quit(LONG)).unwrap();

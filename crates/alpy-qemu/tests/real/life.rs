@@ -111,7 +111,7 @@ async fn writes_evidence() {
     let options = guest::tcg().evidence(folder.path());
     // QEMU warns of a disk that is to be written to and has no named format.
     let machine = Machine::new().disk(Disk::new(guest::disk(folder.path())).persistent());
-    let mut qemu = Qemu::start(&machine, Vec::new(), options).await.unwrap();
+    let qemu = Qemu::start(&machine, Vec::new(), options).await.unwrap();
     qemu.start_cpu().await.unwrap();
     qemu.wait_stopped(LONG).await.unwrap();
     qemu.quit(LONG).await.unwrap();

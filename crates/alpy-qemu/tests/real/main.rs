@@ -10,5 +10,6 @@ mod captures;
 mod ends;
 mod guest;
 mod life;
+mod nics;
 mod refuses;
 mod states;

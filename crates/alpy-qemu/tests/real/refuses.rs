@@ -92,7 +92,7 @@ async fn says_when_a_guest_does_not_power_off() {
 #[tokio::test]
 async fn does_not_take_any_end_for_a_power_off() {
     need!(qemu);
-    let mut qemu = Qemu::start(&guest::idle(), Vec::new(), guest::tcg())
+    let qemu = Qemu::start(&guest::idle(), Vec::new(), guest::tcg())
         .await
         .unwrap();
     kill(Pid::from_raw(qemu.pid().try_into().unwrap()), Signal::SIGTERM).unwrap();

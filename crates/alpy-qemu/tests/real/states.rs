@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use alpy_need::need;
-use alpy_qemu::{Accelerator, Disk, Error, Machine, Nic, Qemu, Recipe, Tap, fingerprint};
+use alpy_qemu::{Accelerator, Backend, Disk, Error, Machine, Nic, Qemu, Recipe, fingerprint};
 use alpy_qmp::commands::{HumanMonitorCommand, QueryStatus};
 use tokio::io::AsyncReadExt;
 
@@ -13,8 +13,8 @@ use crate::guest::{self, LONG};
 
 /// The guest of these tests, after it has written its boot sector to the second sector and powered off; saved into a folder.
 async fn saved(machine: &Machine, folder: &Path) {
-    let nics = vec![Nic::new(Tap::Nowhere), Nic::new(Tap::Nowhere)];
-    let mut qemu = Qemu::start(machine, nics, guest::tcg().save_to(folder))
+    let nics = vec![Nic::new(Backend::Nowhere), Nic::new(Backend::Nowhere)];
+    let qemu = Qemu::start(machine, nics, guest::tcg().save_to(folder))
         .await
         .unwrap();
     qemu.start_cpu().await.unwrap();
@@ -24,7 +24,7 @@ async fn saved(machine: &Machine, folder: &Path) {
 }
 
 async fn restored(machine: &Machine, folder: &Path, evidence: &Path) -> Qemu {
-    let nics = vec![Nic::new(Tap::Nowhere), Nic::new(Tap::Nowhere)];
+    let nics = vec![Nic::new(Backend::Nowhere), Nic::new(Backend::Nowhere)];
     let qemu = Qemu::start(
         machine,
         nics,
@@ -74,7 +74,7 @@ async fn memory_and_disk_are_as_they_were_and_the_image_and_the_state_are_not_wr
         .memory_mib(32)
         .disk(Disk::new(&moved).format("raw"));
     for _ in 0..2 {
-        let mut qemu = restored(&machine, &state, folder.path()).await;
+        let qemu = restored(&machine, &state, folder.path()).await;
         assert!(!qemu.qmp().execute(QueryStatus).await.unwrap().running);
         // The boot sector, where it was loaded to: `xor ax, ax; mov ds, ax`.
         let memory = monitor(&qemu, "xp /4xb 0x7c00").await;
@@ -104,7 +104,7 @@ async fn goes_on_where_it_was_and_needs_its_folder_no_more() {
     let state = folder.path().join("state");
     fs::create_dir(&state).unwrap();
     // Saved before its first instruction: all that it says is said by the restored one.
-    let mut qemu = Qemu::start(&machine, Vec::new(), guest::tcg().save_to(&state))
+    let qemu = Qemu::start(&machine, Vec::new(), guest::tcg().save_to(&state))
         .await
         .unwrap();
     qemu.save(LONG).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_state_of_another_machine_does_not_load() {
         .disk(Disk::new(guest::disk(folder.path())).format("raw"));
     saved(&machine, folder.path()).await;
     // One network interface less.
-    let nics = vec![Nic::new(Tap::Nowhere)];
+    let nics = vec![Nic::new(Backend::Nowhere)];
     let options = guest::tcg().restore_from(folder.path());
     let qemu = Qemu::start(&machine, nics, options).await.unwrap();
     let error = qemu.restore(LONG).await.unwrap_err();
@@ -163,7 +163,10 @@ fn everything_that_shapes_the_guest_is_in_the_fingerprint() {
             .saved_state(Recipe::new("r").expect("login: "))
     };
     let of = |machine: &Machine, macs: &[[u8; 6]]| {
-        let nics: Vec<_> = macs.iter().map(|mac| Nic::new(Tap::Nowhere).mac(*mac)).collect();
+        let nics: Vec<_> = macs
+            .iter()
+            .map(|mac| Nic::new(Backend::Nowhere).mac(*mac))
+            .collect();
         fingerprint(machine, &nics, &tcg, &memory).unwrap()
     };
     let first = of(&machine(), &[[2; 6]]);
