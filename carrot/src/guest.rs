@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use alpy::console::{Console, RemoteShell};
-use alpy::{Testbed, step};
+use alpy::{Dut, step};
 use anyhow::{Result, bail};
 
 /// How long the system may take from the CPU's start to the login prompt. A busy machine without KVM takes its time.
@@ -17,13 +17,15 @@ const SABOTAGE: &str = "RABBIT_SABOTAGE";
 
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
-/// The shell of root, who has no password: the one in which the machine's recipe ends, else after the login prompt.
+/// The shell of root, who has no password: the one in which the machine's recipe ends, else after the login prompt. Of a testbed, it is
+/// that of the first machine; for others give [`bed.dut(1)`](alpy::Testbed::dut).
 ///
 /// # Errors
 /// There is no prompt in time, or the kernel panics: that is an error at once.
-pub async fn login(bed: &Testbed) -> Result<RemoteShell> {
-    let console = bed.console();
-    if bed.recipe().is_some() {
+pub async fn login(machine: &impl AsRef<Dut>) -> Result<RemoteShell> {
+    let machine = machine.as_ref();
+    let console = machine.console();
+    if machine.recipe().is_some() {
         let attach = async {
             // Its prompt is read already.
             console.send_line("").await?;
@@ -77,8 +79,8 @@ async fn type_and_run(shell: &mut RemoteShell, name: &str, script: &str) -> Resu
 }
 
 /// Shuts the system down and waits until the machine is off.
-pub async fn poweroff(bed: &Testbed, shell: RemoteShell) -> Result<()> {
+pub async fn poweroff(machine: &impl AsRef<Dut>, shell: RemoteShell) -> Result<()> {
     step!("Initiate system shutdown", shell.console().send_line("poweroff")).await?;
-    bed.wait_powered_down(POWEROFF_LIMIT).await?;
+    machine.as_ref().wait_powered_down(POWEROFF_LIMIT).await?;
     Ok(())
 }

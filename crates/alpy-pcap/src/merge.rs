@@ -35,6 +35,7 @@ pub struct Merge {
 struct Link {
     name: String,
     capture: Capture,
+    clock: usize,
     /// By how much the real time is ahead of its own, in nanoseconds, as its last packet says; none if it has none.
     ahead: Option<i128>,
 }
@@ -56,14 +57,30 @@ impl Merge {
 
     /// One more capture, of an interface that is called so. It is ended: its writer writes no more. Its marks become comments.
     ///
-    /// QEMU stamps frames with the guest's clock, which starts from a whole second and stands still while the machine is stopped. Each file
-    /// says when its last frame was written, and so what the real time was. The least of these differences is taken for all captures
-    /// of a merge, which have to be of one QEMU: so their order is the one in which frames passed, and the real time is right to some
-    /// milliseconds. (Of a guest that was stopped in between, frames before that had another difference.)
+    /// All captures that are added by this word have to be of one QEMU, which began them when it started; for others there is
+    /// [`link_with_clock`](Self::link_with_clock).
     ///
     /// # Errors
     /// As [`Reader::open`](crate::Reader::open) and [`Reader::next_frame`](crate::Reader::next_frame).
     pub fn link(&mut self, name: impl Into<String>, capture: &Capture) -> Result<(), Error> {
+        self.link_with_clock(0, name, capture)
+    }
+
+    /// As [`link`](Self::link), with a number for the clock that its times are of: captures that one QEMU began when it started have the same.
+    ///
+    /// QEMU stamps frames with the guest's clock, which starts from a whole second and stands still while the machine is stopped; one that
+    /// was begun later is ahead by the time until then. Each file says when its last frame was written, and so what the real time was. The
+    /// least of these differences is taken for all captures with the same clock: so their order is the one in which frames passed, and the
+    /// real time is right to some milliseconds. (Of a guest that was stopped in between, frames before that had another difference.)
+    ///
+    /// # Errors
+    /// As [`link`](Self::link).
+    pub fn link_with_clock(
+        &mut self,
+        clock: usize,
+        name: impl Into<String>,
+        capture: &Capture,
+    ) -> Result<(), Error> {
         let mut last = None;
         capture.for_each(|packet| last = Some(packet.frame().timestamp()))?;
         let written = std::fs::metadata(capture.path()).and_then(|file| file.modified());
@@ -79,6 +96,7 @@ impl Merge {
         self.links.push(Link {
             name,
             capture: capture.clone(),
+            clock,
             ahead,
         });
         Ok(())
@@ -86,8 +104,9 @@ impl Merge {
 
     /// By how much the real time is ahead of each capture's.
     fn clocks(&self) -> Vec<i128> {
-        let least = self.links.iter().filter_map(|link| link.ahead).min().unwrap_or(0);
-        let clock = |link: &Link| {
+        let of_link = |link: &Link| {
+            let same = self.links.iter().filter(|other| other.clock == link.clock);
+            let least = same.filter_map(|link| link.ahead).min().unwrap_or(0);
             let more = link.ahead.unwrap_or(least) - least;
             // Their clocks begin with whole seconds, one a second later than another if that came just between. Any other difference is
             // of a clock that stood still at the last packet.
@@ -97,7 +116,7 @@ impl Merge {
                 least
             }
         };
-        self.links.iter().map(clock).collect()
+        self.links.iter().map(of_link).collect()
     }
 
     /// A comment at a moment: it is one of the first packet after that, or of the last one if there is none. Without any packet there is

@@ -2,6 +2,7 @@
 //! Network interfaces: the device in the guest, the network backend behind it, the capture between the two.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,23 @@ impl Nic {
     pub fn capture(mut self, path: impl Into<PathBuf>) -> Self {
         self.capture = Some(path.into());
         self
+    }
+
+    /// The same once more, with a copy of its descriptor (dup(2)): for a machine that may have to be started again.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            backend: match &self.backend {
+                Backend::Tap(descriptor) => Backend::Tap(descriptor.try_clone()?),
+                Backend::NamedTap(name) => Backend::NamedTap(name.clone()),
+                Backend::Socket(descriptor) => Backend::Socket(descriptor.try_clone()?),
+                Backend::Nowhere => Backend::Nowhere,
+            },
+            mac: self.mac,
+            capture: self.capture.clone(),
+        })
     }
 
     /// Where the frames are captured to.

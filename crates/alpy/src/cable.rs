@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::step;
 use crate::step::within;
 
-/// The cable between the machine's NIC and the node's tap.
+/// The cable between the machine's NIC and the node's tap, or the other machine's NIC.
 ///
 /// ```no_run
 /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
@@ -29,16 +29,25 @@ use crate::step::within;
 /// # Ok(()) }
 /// ```
 ///
-/// A link's capture is at the node's end. A frame of the node that gets lost in the cable is therefore in the capture, and one of
-/// the machine is not.
+/// A link's capture is at the node's end, and that of a direct link at the first machine's. A frame that comes from there and gets lost in
+/// the cable is therefore in the capture, and one that comes from the other end is not.
 ///
 /// No method is cancel safe: what is left half-done, the next [`plug`](Self::plug) sets right. One at a time is to work at a cable.
 #[derive(Debug, Clone, Copy)]
 pub struct Cable<'a> {
     link: usize,
-    tap: &'a OwnedFd,
-    node: &'a Node,
-    qmp: &'a Client,
+    near: Nic<'a>,
+    far: End<'a>,
+}
+
+/// A machine's monitor, and the number of its NIC.
+type Nic<'a> = (&'a Client, usize);
+
+/// What is at the other end of a cable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End<'a> {
+    Node { node: &'a Node, tap: &'a OwnedFd },
+    Nic(Nic<'a>),
 }
 
 /// How long the node's kernel may take to notice that its carrier is gone or there: up to a second, on an idle machine.
@@ -50,11 +59,14 @@ const LOOK: Duration = Duration::from_millis(5);
 /// One end of a cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CableEnd {
-    /// At the machine: the guest sees its NIC's link go down, neither sends nor receives. The node sees nothing.
+    /// At the machine, the first one of a direct link: the guest sees its NIC's link go down, neither sends nor receives. The other end
+    /// sees nothing.
     Machine,
     /// At the node: its interface has no carrier, and sends nothing. What the machine sends arrives all the same. The guest sees
     /// nothing.
     Node,
+    /// At the second machine of a direct link.
+    OtherMachine,
 }
 
 impl CableEnd {
@@ -62,13 +74,14 @@ impl CableEnd {
         match self {
             Self::Machine => "the machine's end",
             Self::Node => "the node's end",
+            Self::OtherMachine => "the other machine's end",
         }
     }
 }
 
 impl<'a> Cable<'a> {
-    pub(crate) fn new(link: usize, tap: &'a OwnedFd, node: &'a Node, qmp: &'a Client) -> Self {
-        Self { link, tap, node, qmp }
+    pub(crate) fn new(link: usize, near: Nic<'a>, far: End<'a>) -> Self {
+        Self { link, near, far }
     }
 
     /// Pulls it out at both ends. When this returns, the node sends nothing, and the guest has been told.
@@ -76,18 +89,14 @@ impl<'a> Cable<'a> {
     /// # Errors
     /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
     pub async fn unplug(&self) -> Result<()> {
-        // The node first: it then sends nothing that is lost on its way.
-        let unplug = async {
-            self.set(CableEnd::Node, false).await?;
-            self.set(CableEnd::Machine, false).await
-        };
+        let unplug = self.pull();
         step!(target: "alpy::cable", format!("Unplug link {}", self.link), unplug).await
     }
 
     /// Pulls it out at one end.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s; [`Error::NoCableEnd`].
     pub async fn unplug_end(&self, end: CableEnd) -> Result<()> {
         let text = format!("Unplug {} of link {}", end.name(), self.link);
         step!(target: "alpy::cable", text, self.set(end, false)).await
@@ -100,8 +109,8 @@ impl<'a> Cable<'a> {
     pub async fn plug(&self) -> Result<()> {
         let plug = async {
             self.set_blackhole(false).await?;
-            self.set(CableEnd::Machine, true).await?;
-            self.set(CableEnd::Node, true).await
+            self.set_near(true).await?;
+            self.set_far(true).await
         };
         step!(target: "alpy::cable", format!("Plug link {}", self.link), plug).await
     }
@@ -109,7 +118,7 @@ impl<'a> Cable<'a> {
     /// Plugs it in at one end.
     ///
     /// # Errors
-    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s.
+    /// QEMU or the kernel refuses; [`Error::StepTimeout`] if the node's kernel does not notice within 5 s; [`Error::NoCableEnd`].
     pub async fn plug_end(&self, end: CableEnd) -> Result<()> {
         let text = format!("Plug {} of link {}", end.name(), self.link);
         step!(target: "alpy::cable", text, self.set(end, true)).await
@@ -139,41 +148,47 @@ impl<'a> Cable<'a> {
         step!(target: "alpy::cable", text, self.set_blackhole(true)).await
     }
 
-    pub(crate) async fn set(&self, end: CableEnd, plugged: bool) -> Result<()> {
-        match end {
-            CableEnd::Machine => {
-                let name = format!("nic{}", self.link);
-                self.qmp.execute(SetLink { name, up: plugged }).await?;
-                Ok(())
+    /// Out at both ends.
+    pub(crate) async fn pull(&self) -> Result<()> {
+        // The node first: it then sends nothing that is lost on its way.
+        self.set_far(false).await?;
+        self.set_near(false).await
+    }
+
+    async fn set(&self, end: CableEnd, plugged: bool) -> Result<()> {
+        match (end, self.far) {
+            (CableEnd::Machine, _) => self.set_near(plugged).await,
+            (CableEnd::Node, End::Node { .. }) | (CableEnd::OtherMachine, End::Nic(_)) => {
+                self.set_far(plugged).await
             }
-            CableEnd::Node => {
-                set_carrier(self.tap, plugged).map_err(|source| Error::Cable {
-                    index: self.link,
-                    source,
-                })?;
-                self.noticed(plugged).await
-            }
+            _ => Err(Error::NoCableEnd {
+                index: self.link,
+                end,
+            }),
         }
     }
 
-    /// Waits until the node's kernel sends, or no longer does. One whose interface is down does not, whatever the cable is like.
-    async fn noticed(&self, plugged: bool) -> Result<()> {
-        let noticed = async {
-            let mut looks = interval(LOOK);
-            loop {
-                looks.tick().await;
-                let state = self.node.link_state()?;
-                if state.sends == plugged || !state.up {
-                    return Ok(());
-                }
+    pub(crate) async fn set_near(&self, plugged: bool) -> Result<()> {
+        set_link(self.near, plugged).await
+    }
+
+    pub(crate) async fn set_far(&self, plugged: bool) -> Result<()> {
+        match self.far {
+            End::Node { node, tap } => {
+                set_carrier(tap, plugged).map_err(|source| Error::Cable {
+                    index: self.link,
+                    source,
+                })?;
+                noticed(node, plugged).await
             }
-        };
-        within(NOTICE, noticed).await
+            End::Nic(nic) => set_link(nic, plugged).await,
+        }
     }
 
     /// A filter of QEMU's that sends all frames elsewhere, which is nowhere. It stands behind that of the capture, seen from the tap.
     async fn set_blackhole(&self, wanted: bool) -> Result<()> {
-        let (link, id) = (self.link, format!("blackhole{}", self.link));
+        let nic = self.near.1;
+        let id = format!("blackhole{nic}");
         // Each on its own: somebody may have been cancelled between the two.
         let filters = self.ask("qom-list", json!({"path": "/objects"})).await?;
         let ends = self.ask("query-chardev", json!({})).await?;
@@ -185,7 +200,7 @@ impl<'a> Cable<'a> {
             }
             if !filter {
                 let filter = json!({
-                    "qom-type": "filter-redirector", "id": id, "netdev": format!("link{link}"), "queue": "all", "outdev": id,
+                    "qom-type": "filter-redirector", "id": id, "netdev": format!("link{nic}"), "queue": "all", "outdev": id,
                 });
                 self.ask("object-add", filter).await?;
             }
@@ -201,8 +216,29 @@ impl<'a> Cable<'a> {
     }
 
     async fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
-        Ok(self.qmp.execute_raw(command, arguments).await?)
+        Ok(self.near.0.execute_raw(command, arguments).await?)
     }
+}
+
+async fn set_link((qmp, nic): Nic<'_>, up: bool) -> Result<()> {
+    let name = format!("nic{nic}");
+    qmp.execute(SetLink { name, up }).await?;
+    Ok(())
+}
+
+/// Waits until a node's kernel sends, or no longer does. One whose interface is down does not, whatever the cable is like.
+async fn noticed(node: &Node, plugged: bool) -> Result<()> {
+    let noticed = async {
+        let mut looks = interval(LOOK);
+        loop {
+            looks.tick().await;
+            let state = node.link_state()?;
+            if state.sends == plugged || !state.up {
+                return Ok(());
+            }
+        }
+    };
+    within(NOTICE, noticed).await
 }
 
 /// Whether there is something of this name in a list of QEMU's.

@@ -37,6 +37,24 @@ pub enum Error {
         /// The value, and what is wrong with it.
         source: alpy_netns::Error,
     },
+    /// A link of a machine that the testbed does not have.
+    #[error("link {index} is of machine {machine}, and the testbed has {count} (they are counted from 0)")]
+    NoMachine {
+        /// Which link, from 0.
+        index: usize,
+        /// Which machine it asks for.
+        machine: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// An end of a cable that the link does not have.
+    #[error("link {index} has no end {end:?}")]
+    NoCableEnd {
+        /// Which link, from 0.
+        index: usize,
+        /// The end.
+        end: crate::CableEnd,
+    },
     /// A gateway that no node could use.
     #[error("link {index}: gateway {gateway:?}: {reason}")]
     Gateway {

@@ -31,10 +31,17 @@ pub(crate) struct Report {
     pub(crate) findings: Vec<String>,
     /// Where the time of a test went that ran out of it.
     pub(crate) times: Vec<String>,
-    pub(crate) console: Vec<String>,
-    pub(crate) events: Vec<String>,
+    /// What each machine said last.
+    pub(crate) machines: Vec<Words>,
     pub(crate) teardown: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
+}
+
+/// The last words of a machine.
+#[derive(Debug)]
+pub(crate) struct Words {
+    pub(crate) console: Vec<String>,
+    pub(crate) events: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -77,8 +84,7 @@ impl Report {
             step: None,
             findings: Vec::new(),
             times: Vec::new(),
-            console: Vec::new(),
-            events: Vec::new(),
+            machines: Vec::new(),
             teardown: Vec::new(),
             evidence: None,
         })
@@ -117,8 +123,14 @@ impl fmt::Display for Failure {
         }
         lines(f, "found out", &self.0.findings)?;
         lines(f, "the time went to", &self.0.times)?;
-        lines(f, "last lines of the console", &self.0.console)?;
-        lines(f, "last events of QEMU", &self.0.events)?;
+        for (index, words) in self.0.machines.iter().enumerate() {
+            let of = match self.0.machines.len() {
+                1 => String::new(),
+                _ => format!(" of machine {index}"),
+            };
+            lines(f, &format!("last lines of the console{of}"), &words.console)?;
+            lines(f, &format!("last events of QEMU{of}"), &words.events)?;
+        }
         lines(f, "in the teardown", &self.0.teardown)?;
         if let Some(evidence) = &self.0.evidence {
             write!(f, "\n  evidence: {}", evidence.display())?;

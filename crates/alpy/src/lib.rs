@@ -23,8 +23,10 @@
 //! }
 //! ```
 //!
-//! - [`Testbed`]: start here. A machine and its links, made for a test and taken down whatever happens.
+//! - [`Testbed`]: start here. A machine or several and their links, made for a test and taken down whatever happens.
+//! - [`Dut`]: one of the machines while it runs.
 //! - [`Link`]: what a link's node is set to. [`Node`]: the node itself, and the applications in it.
+//! - [`DirectLink`]: a cable between two machines.
 //! - [`Cable`]: that of a link, to be pulled in the middle of a test.
 //! - [`Skeleton`]: all the nodes without a machine, for those who run QEMU in their own way.
 //! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
@@ -48,6 +50,7 @@ mod cable;
 mod error;
 pub mod evidence;
 mod failure;
+mod growing;
 mod helper;
 mod limits;
 mod link;
@@ -70,13 +73,13 @@ pub use alpy_qmp as qmp;
 pub use cable::{Cable, CableEnd};
 pub use error::{Error, Result};
 pub use failure::{BoxError, Failure, TestResult};
-pub use link::Link;
+pub use link::{DirectLink, Link};
 pub use node::Node;
 pub use run::LABEL as RUN_LABEL;
 pub use skeleton::{NamedTaps, Skeleton, SkeletonBuilder};
 pub use states::SavedStates;
 pub use step::StepTimeout;
-pub use testbed::{Testbed, TestbedBuilder};
+pub use testbed::{Dut, Testbed, TestbedBuilder};
 
 #[doc(hidden)]
 pub mod __private {

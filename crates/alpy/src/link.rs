@@ -28,9 +28,35 @@ pub struct Link {
     routes: Vec<(String, String)>,
     mtu_bytes: Option<u32>,
     node_mac: Option<String>,
+    machine: usize,
     machine_mac: Option<String>,
     ipv6_link_local: bool,
     unplugged: bool,
+}
+
+/// A direct link: a cable between the NICs of two machines, without a node.
+///
+/// It has a number among the links, a capture, which is at the first machine's end, and a [`Cable`](crate::Cable), as any other. Nothing is
+/// between the two machines but a pair of sockets: a frame that one of them sends is one that the other one receives. While a machine does
+/// not take frames, as one that is stopped, they wait, as behind a switch that sends PAUSE.
+///
+/// ```
+/// use alpy::DirectLink;
+///
+/// let heartbeat = DirectLink::between(0, 1);
+/// ```
+#[derive(Debug, Clone)]
+pub struct DirectLink {
+    machines: [usize; 2],
+    macs: [Option<String>; 2],
+    unplugged: bool,
+}
+
+/// One link of a testbed to be.
+#[derive(Debug, Clone)]
+pub(crate) enum AnyLink {
+    ToNode(Link),
+    Direct(DirectLink),
 }
 
 impl Link {
@@ -69,6 +95,13 @@ impl Link {
         self
     }
 
+    /// Which of the testbed's [machines](crate::TestbedBuilder::machine) has the NIC, counted from 0: the first one if not set. A machine's NICs
+    /// are in the order of its links.
+    pub fn machine(mut self, index: usize) -> Self {
+        self.machine = index;
+        self
+    }
+
     /// The hardware address of the machine's NIC: `52:54:00:12:34:56` for link 0, one more for each further link, if not set.
     pub fn machine_mac(mut self, mac: impl Display) -> Self {
         self.machine_mac = Some(mac.to_string());
@@ -91,10 +124,6 @@ impl Link {
         self
     }
 
-    pub(crate) fn is_unplugged(&self) -> bool {
-        self.unplugged
-    }
-
     /// Whether the node's end has anything of IPv6.
     pub(crate) fn has_ipv6(&self) -> bool {
         let gateways = self
@@ -108,6 +137,12 @@ impl Link {
                 .iter()
                 .chain(gateways)
                 .any(|address| address.contains(':'))
+    }
+
+    /// Looks at every value.
+    pub(crate) fn check(&self, index: usize) -> Result<()> {
+        self.settings(index, Request::new().lasting_tap(interface()))?;
+        self.nic_mac(index).map(drop)
     }
 
     /// The settings of the interface once it is in its node.
@@ -179,16 +214,82 @@ impl Link {
 
     /// The hardware address of the machine's NIC.
     pub(crate) fn nic_mac(&self, index: usize) -> Result<[u8; 6]> {
-        match &self.machine_mac {
-            Some(mac) => {
-                let mac: MacAddr = mac.parse().map_err(|source| Error::Link { index, source })?;
-                Ok(mac.octets())
+        mac(index, 0, self.machine_mac.as_deref())
+    }
+
+    pub(crate) fn of_machine(&self) -> usize {
+        self.machine
+    }
+
+    pub(crate) fn is_unplugged(&self) -> bool {
+        self.unplugged
+    }
+}
+
+impl DirectLink {
+    /// A cable between two machines by their numbers. It may be the same one, with two of its NICs.
+    pub fn between(first: usize, second: usize) -> Self {
+        Self {
+            machines: [first, second],
+            macs: [None, None],
+            unplugged: false,
+        }
+    }
+
+    /// The hardware addresses of the two NICs: as [`Link::machine_mac`] says for the first, and the same with `52:54:01` at its beginning
+    /// for the second, if not set.
+    pub fn macs(mut self, first: impl Display, second: impl Display) -> Self {
+        self.macs = [Some(first.to_string()), Some(second.to_string())];
+        self
+    }
+
+    /// The machines start with the cable pulled out at both ends; [`Cable::plug`](crate::Cable::plug) plugs it in. They boot, and no saved
+    /// state is used.
+    pub fn boot_unplugged(mut self) -> Self {
+        self.unplugged = true;
+        self
+    }
+}
+
+impl AnyLink {
+    /// The machine of each NIC that it has.
+    pub(crate) fn machines(&self) -> Vec<usize> {
+        match self {
+            Self::ToNode(link) => vec![link.machine],
+            Self::Direct(link) => link.machines.to_vec(),
+        }
+    }
+
+    /// The hardware address of each NIC that it has.
+    pub(crate) fn macs(&self, index: usize) -> Result<Vec<[u8; 6]>> {
+        match self {
+            Self::ToNode(link) => Ok(vec![link.nic_mac(index)?]),
+            Self::Direct(link) => {
+                let macs = link.macs.iter().enumerate();
+                macs.map(|(end, text)| mac(index, end, text.as_deref())).collect()
             }
-            // QEMU's own numbering, written out so that it does not depend on the order of devices.
-            None => {
-                let [.., a, b, c] = (0x12_3456 + index).to_be_bytes();
-                Ok([0x52, 0x54, 0x00, a, b, c])
-            }
+        }
+    }
+
+    pub(crate) fn is_unplugged(&self) -> bool {
+        match self {
+            Self::ToNode(link) => link.is_unplugged(),
+            Self::Direct(link) => link.unplugged,
+        }
+    }
+}
+
+/// A hardware address that was asked for, or that of a link's first or second NIC.
+fn mac(index: usize, end: usize, text: Option<&str>) -> Result<[u8; 6]> {
+    match text {
+        Some(text) => {
+            let mac: MacAddr = text.parse().map_err(|source| Error::Link { index, source })?;
+            Ok(mac.octets())
+        }
+        // QEMU's own numbering, written out so that it does not depend on the order of devices.
+        None => {
+            let [.., a, b, c] = (0x12_3456 + index).to_be_bytes();
+            Ok([0x52, 0x54, if end == 0 { 0 } else { 1 }, a, b, c])
         }
     }
 }

@@ -28,8 +28,8 @@ const STEP: Duration = Duration::from_secs(120);
 /// Dropping a skeleton ends its nodes and applications in the background; [`Skeleton::close`] waits for that.
 #[derive(Debug)]
 pub struct Skeleton {
-    nodes: Vec<Node>,
-    run: Arc<Run>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) run: Arc<Run>,
 }
 
 /// A skeleton to be.
@@ -37,7 +37,8 @@ pub struct Skeleton {
 pub struct SkeletonBuilder {
     test: String,
     engine: Option<Engine>,
-    links: Vec<Link>,
+    /// Each with its number, which is that of its node.
+    links: Vec<(usize, Link)>,
     node_image: Option<String>,
     iproute2_image: Option<String>,
 }
@@ -46,14 +47,14 @@ pub struct SkeletonBuilder {
 #[derive(Debug)]
 pub struct NamedTaps {
     skeleton: Skeleton,
-    links: Vec<Link>,
+    links: Vec<(usize, Link)>,
     names: Vec<InterfaceName>,
     loans: Vec<Loan>,
 }
 
 /// Nodes, the taps in them, and the one-off helper that made the taps, which [`end`] waits for: not at once, for there is other
 /// work to do.
-pub(crate) type Started = (Skeleton, Vec<OwnedFd>, Option<Helper>);
+pub(crate) type Started = (Vec<Node>, Vec<OwnedFd>, Option<Helper>);
 
 impl Skeleton {
     /// A skeleton for the test of this name.
@@ -91,21 +92,26 @@ impl Skeleton {
     ///
     /// Not cancel safe: what is not awaited is ended in the background.
     pub async fn close(self) -> Vec<Error> {
-        let removed = join_all(self.nodes.into_iter().map(Node::remove)).await;
-        // Applications with a process namespace of their own do not end with their node.
-        let closed = self.run.close().await;
-        removed
-            .into_iter()
-            .chain([closed])
-            .filter_map(Result::err)
-            .collect()
+        close(self.nodes, &self.run).await
     }
+}
+
+/// Ends nodes, and the run with all that is left of it. Goes on after an error and gives them all.
+pub(crate) async fn close(nodes: impl IntoIterator<Item = Node>, run: &Run) -> Vec<Error> {
+    let removed = join_all(nodes.into_iter().map(Node::remove)).await;
+    // Applications with a process namespace of their own do not end with their node.
+    let closed = run.close().await;
+    removed
+        .into_iter()
+        .chain([closed])
+        .filter_map(Result::err)
+        .collect()
 }
 
 impl SkeletonBuilder {
     /// One more link.
     pub fn link(mut self, link: Link) -> Self {
-        self.links.push(link);
+        self.links.push((self.links.len(), link));
         self
     }
 
@@ -137,9 +143,9 @@ impl SkeletonBuilder {
     /// Not cancel safe: what was started is ended in the background.
     pub async fn start(self) -> Result<(Skeleton, Vec<OwnedFd>)> {
         let run = self.new_run(None).await?;
-        let (skeleton, taps, helper) = self.start_in(run, STEP).await?;
+        let (nodes, taps, helper) = start_in(&run, &self.links, STEP).await?;
         end(helper).await?;
-        Ok((skeleton, taps))
+        Ok((Skeleton { nodes, run }, taps))
     }
 
     /// Starts the nodes, and creates a tap for each link in the host's namespace, which the caller's user may open by name:
@@ -175,28 +181,9 @@ impl SkeletonBuilder {
         })
     }
 
-    /// Starts everything under the labels of a run, each of the two steps within its limit.
-    pub(crate) async fn start_in(self, run: Arc<Run>, limit: Duration) -> Result<Started> {
-        // While the nodes start, so does the helper: starts are what takes the time.
-        let helper = OptionFuture::from(
-            (!self.links.is_empty()).then(|| run.images().helper(&run, "create-taps", Place::Alone)),
-        );
-        let helper = async { helper.await.transpose() };
-        let nodes = async { tokio::try_join!(start_nodes(&run, &self.links), helper) };
-        let ((nodes, loans), mut helper) =
-            step!(target: "alpy::node", within: limit, "Create nodes", nodes).await?;
-        let taps = create_taps(helper.as_mut(), &self.links, loans);
-        let taps = step!(target: "alpy::node", within: limit, "Create tap interfaces", taps).await?;
-        Ok((Skeleton { nodes, run }, taps, helper))
-    }
-
     /// Looks at every value before anything is touched.
     fn check(&self) -> Result<()> {
-        for (index, link) in self.links.iter().enumerate() {
-            link.settings(index, Request::new().lasting_tap(interface()))?;
-            link.nic_mac(index)?;
-        }
-        Ok(())
+        self.links.iter().try_for_each(|(index, link)| link.check(*index))
     }
 
     /// A run on the engine, with the images that it needs.
@@ -253,9 +240,9 @@ impl NamedTaps {
         let mut helper = run.images().helper(run, "move-taps", Place::Host).await?;
         let moved = async {
             helper.run(&request).await?;
-            for (index, (link, loan)) in self.links.iter().zip(loans).enumerate() {
+            for ((index, link), loan) in self.links.iter().zip(loans) {
                 helper
-                    .run_on(loan, &link.settings(index, Request::new())?)
+                    .run_on(loan, &link.settings(*index, Request::new())?)
                     .await?;
             }
             Ok(())
@@ -275,20 +262,41 @@ impl NamedTaps {
     }
 }
 
-async fn start_nodes(run: &Arc<Run>, links: &[Link]) -> Result<(Vec<Node>, Vec<Loan>)> {
-    let start = |(index, link)| Node::start(index, link, Arc::clone(run));
-    let started = try_join_all(links.iter().enumerate().map(start)).await?;
+/// Starts a node for each link, with a tap in it, under the labels of a run, each of the two steps within its limit.
+pub(crate) async fn start_in(run: &Arc<Run>, links: &[(usize, Link)], limit: Duration) -> Result<Started> {
+    // While the nodes start, so does the helper: starts are what takes the time.
+    let helper = OptionFuture::from(
+        (!links.is_empty()).then(|| run.images().helper(run, "create-taps", Place::Alone)),
+    );
+    let helper = async { helper.await.transpose() };
+    let nodes = async { tokio::try_join!(start_nodes(run, links), helper) };
+    let ((nodes, loans), mut helper) =
+        step!(target: "alpy::node", within: limit, "Create nodes", nodes).await?;
+    let taps = create_taps(helper.as_mut(), links, loans);
+    let taps = step!(target: "alpy::node", within: limit, "Create tap interfaces", taps).await?;
+    Ok((nodes, taps, helper))
+}
+
+async fn start_nodes(run: &Arc<Run>, links: &[(usize, Link)]) -> Result<(Vec<Node>, Vec<Loan>)> {
+    let started = links
+        .iter()
+        .map(|(index, link)| Node::start(*index, link, Arc::clone(run)));
+    let started = try_join_all(started).await?;
     Ok(started.into_iter().unzip())
 }
 
 /// Has the helper make a tap in each of the namespaces that the nodes lend.
-async fn create_taps(helper: Option<&mut Helper>, links: &[Link], loans: Vec<Loan>) -> Result<Vec<OwnedFd>> {
+async fn create_taps(
+    helper: Option<&mut Helper>,
+    links: &[(usize, Link)],
+    loans: Vec<Loan>,
+) -> Result<Vec<OwnedFd>> {
     let mut taps = Vec::new();
     let Some(helper) = helper else {
         return Ok(taps);
     };
-    for (index, (link, loan)) in links.iter().zip(loans).enumerate() {
-        let request = link.settings(index, Request::new().lasting_tap(interface()))?;
+    for ((index, link), loan) in links.iter().zip(loans) {
+        let request = link.settings(*index, Request::new().lasting_tap(interface()))?;
         taps.extend(helper.run_on(loan, &request).await?.taps);
     }
     Ok(taps)

@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 tokio::task_local! {
     static STEPS: Arc<Steps>;
+    /// The number of the step that the code at hand is in.
+    static WITHIN: u64;
 }
 
 /// Logs `text...`, awaits the future, and logs `text... done` or `text... failed`; evaluates to the future's result.
@@ -61,18 +63,27 @@ pub struct StepTimeout {
     pub after: Duration,
 }
 
-/// The steps of one test: those under way, outermost first, and where the first failure happened.
+/// The steps of one test: those under way, and where the first failure happened.
 #[derive(Debug, Default)]
 pub(crate) struct Steps(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    under_way: Vec<String>,
+    /// In the order in which they began. Several may be under way beside each other, each within another one.
+    under_way: Vec<UnderWay>,
+    count: u64,
     failed: Option<String>,
     /// The last of the outermost steps that ended, and how long each took.
     spent: VecDeque<(String, Duration)>,
     /// The first steps that began, and when.
     begun: Vec<(SystemTime, String)>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    within: Option<u64>,
+    text: String,
 }
 
 /// How many steps that ended are remembered.
@@ -85,7 +96,7 @@ impl Steps {
     /// The step that failed, else the one under way, as a path from the outermost to the innermost.
     pub(crate) fn where_it_is(&self) -> Option<String> {
         let state = self.lock();
-        state.failed.clone().or_else(|| path(&state.under_way))
+        state.failed.clone().or_else(|| state.innermost())
     }
 
     /// Where the time went: a line for each of the last steps that ended.
@@ -120,7 +131,10 @@ pub fn run_step<T, E>(
     let future = Box::pin(future);
     async move {
         let mut step = Step::begin(text, log);
-        let result = future.await;
+        let result = match step.number {
+            Some(number) => WITHIN.scope(number, future).await,
+            None => future.await,
+        };
         step.done = result.is_ok();
         result
     }
@@ -142,6 +156,7 @@ struct Step<L: Fn(&str)> {
     began: Instant,
     log: L,
     steps: Option<Arc<Steps>>,
+    number: Option<u64>,
     done: bool,
 }
 
@@ -149,20 +164,13 @@ impl<L: Fn(&str)> Step<L> {
     fn begin(text: String, log: L) -> Self {
         log(&format!("{text}..."));
         let steps = STEPS.try_with(Arc::clone).ok();
-        if let Some(steps) = &steps {
-            let mut state = steps.lock();
-            state.under_way.push(text.clone());
-            if state.begun.len() < REMEMBERED_BEGINS {
-                state.begun.push((SystemTime::now(), text.clone()));
-            }
-            // The test goes on, so it has dealt with the failure of an earlier step.
-            state.failed = None;
-        }
+        let number = steps.as_ref().map(|steps| steps.lock().begin(&text));
         Self {
             text,
             began: Instant::now(),
             log,
             steps,
+            number,
             done: false,
         }
     }
@@ -170,21 +178,8 @@ impl<L: Fn(&str)> Step<L> {
 
 impl<L: Fn(&str)> Drop for Step<L> {
     fn drop(&mut self) {
-        if let Some(steps) = &self.steps {
-            let mut state = steps.lock();
-            if !self.done && state.failed.is_none() {
-                state.failed = path(&state.under_way);
-            }
-            // Steps of concurrent futures need not end in the order they began.
-            if let Some(at) = state.under_way.iter().rposition(|text| *text == self.text) {
-                state.under_way.remove(at);
-                if at == 0 {
-                    if state.spent.len() == REMEMBERED {
-                        state.spent.pop_front();
-                    }
-                    state.spent.push_back((self.text.clone(), self.began.elapsed()));
-                }
-            }
+        if let (Some(steps), Some(number)) = (&self.steps, self.number) {
+            steps.lock().end(number, self.done, self.began.elapsed());
         }
         (self.log)(&format!(
             "{}... {}",
@@ -194,8 +189,54 @@ impl<L: Fn(&str)> Drop for Step<L> {
     }
 }
 
-fn path(steps: &[String]) -> Option<String> {
-    (!steps.is_empty()).then(|| steps.join(" > "))
+impl State {
+    fn begin(&mut self, text: &str) -> u64 {
+        self.count += 1;
+        self.under_way.push(UnderWay {
+            number: self.count,
+            within: WITHIN.try_with(|number| *number).ok(),
+            text: text.to_owned(),
+        });
+        if self.begun.len() < REMEMBERED_BEGINS {
+            self.begun.push((SystemTime::now(), text.to_owned()));
+        }
+        // The test goes on, so it has dealt with the failure of an earlier step.
+        self.failed = None;
+        self.count
+    }
+
+    fn end(&mut self, number: u64, done: bool, took: Duration) {
+        if !done && self.failed.is_none() {
+            self.failed = Some(self.path(number));
+        }
+        let Some(at) = self.under_way.iter().position(|step| step.number == number) else {
+            return;
+        };
+        let step = self.under_way.remove(at);
+        if step.within.is_none() {
+            if self.spent.len() == REMEMBERED {
+                self.spent.pop_front();
+            }
+            self.spent.push_back((step.text, took));
+        }
+    }
+
+    /// A step and what it is within, outermost first.
+    fn path(&self, number: u64) -> String {
+        let find = |number: u64| self.under_way.iter().find(|step| step.number == number);
+        let steps = std::iter::successors(find(number), |step| find(step.within?));
+        let mut texts: Vec<_> = steps.map(|step| step.text.as_str()).collect();
+        texts.reverse();
+        texts.join(" > ")
+    }
+
+    /// All steps under way that no other one is within.
+    fn innermost(&self) -> Option<String> {
+        let is_outer = |number| self.under_way.iter().any(|step| step.within == Some(number));
+        let inner = self.under_way.iter().filter(|step| !is_outer(step.number));
+        let paths: Vec<_> = inner.map(|step| self.path(step.number)).collect();
+        (!paths.is_empty()).then(|| paths.join("; "))
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +254,27 @@ mod tests {
             .await;
         assert_eq!(result, Err("no"));
         assert_eq!(steps.where_it_is().as_deref(), Some("Outer > Second"));
+    }
+
+    #[tokio::test]
+    async fn tells_steps_beside_each_other_from_steps_within() {
+        let steps = Arc::new(Steps::default());
+        let both = async {
+            let fails = async {
+                tokio::task::yield_now().await;
+                Err::<(), _>("no")
+            };
+            let first = crate::step!("First", std::future::pending::<Result<(), &str>>());
+            tokio::try_join!(first, crate::step!("Second", fails))
+        };
+        let mut both = Box::pin(steps.scope(crate::step!("Both", both)));
+        assert!(futures_util::poll!(&mut both).is_pending());
+        assert_eq!(
+            steps.where_it_is().as_deref(),
+            Some("Both > First; Both > Second")
+        );
+        assert_eq!(both.await.unwrap_err(), "no");
+        assert_eq!(steps.where_it_is().as_deref(), Some("Both > Second"));
     }
 
     #[tokio::test]

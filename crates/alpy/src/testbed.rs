@@ -1,40 +1,41 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The testbed: a machine on a skeleton, its life, and its end whatever happens.
+//! The testbed: machines on a skeleton, their life, and their end whatever happens.
 
 mod builder;
-mod completeness;
+mod creation;
+mod dut;
 mod saved;
+mod wired;
 
-use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
 use alpy_docker::Engine;
 use alpy_pcap::{Capture, Merge};
-use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu, Recipe};
+use alpy_qemu::{Backend, Nic, Qemu, Recipe};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all, try_join_all};
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
-use tracing::info;
 
 pub use builder::TestbedBuilder;
-use completeness::Completeness;
+pub use dut::Dut;
+use wired::{Counted, Far, NicOf, Wired, capture_name};
 
-use crate::cable::{Cable, CableEnd};
+use crate::cable::{Cable, End};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
-use crate::helper::Helper;
-use crate::limits::{Deadline, Limits};
+use crate::growing::Growing;
+use crate::limits::Limits;
 use crate::link::Link;
 use crate::node::Node;
 use crate::run::Run;
-use crate::skeleton::{self, Skeleton, SkeletonBuilder};
-use crate::states::SavedStates;
+use crate::skeleton;
 use crate::step;
 use crate::step::{StepTimeout, Steps};
 
@@ -44,36 +45,32 @@ const TEARDOWN_STEP: Duration = Duration::from_secs(10);
 /// How long all the nodes may take to be removed.
 const TEARDOWN_NODES: Duration = Duration::from_secs(30);
 
+/// How long the start of a link in the middle of a test may take, and a guest to let go of a NIC.
+const HOT_PLUG: Duration = Duration::from_secs(30);
+
+/// How long QEMU may take to end when a machine's power is cut.
+const POWER_CUT: Duration = Duration::from_secs(10);
+
 /// The captures of all links, in the evidence.
 const MERGED: &str = "links.pcapng";
 
 /// How long the news may take that something has ended, behind the first effect of it.
 const NEWS: Duration = Duration::from_millis(300);
 
-/// A device under test whose NICs are wired to the nodes of a skeleton, while a test runs.
+/// Devices under test whose NICs are wired to the nodes of a skeleton and to each other, while a test runs.
+///
+/// Most testbeds have one machine. What is said of *the* machine here is about the first one; [`dut`](Self::dut) has the others.
 #[derive(Debug)]
 pub struct Testbed {
-    skeleton: Skeleton,
-    qemu: Qemu,
-    console: Console,
+    run: Arc<Run>,
+    duts: Vec<Dut>,
+    links: Growing<Wired>,
+    /// Held by whoever adds a link.
+    growing: Mutex<()>,
+    /// A link was added.
+    grown: Notify,
     evidence: Arc<Evidence>,
-    captures: Vec<Capture>,
-    /// To pull cables with. QEMU has them too.
-    taps: Vec<OwnedFd>,
-    completeness: Completeness,
-    recipe: Option<Recipe>,
-    restored: bool,
     until: Instant,
-}
-
-/// What it is made of.
-#[derive(Debug)]
-struct Parts {
-    machine: Machine,
-    links: Vec<Link>,
-    skeleton: SkeletonBuilder,
-    accelerator: Option<Accelerator>,
-    states: Option<SavedStates>,
 }
 
 impl Testbed {
@@ -82,43 +79,66 @@ impl Testbed {
         TestbedBuilder::new(test.into())
     }
 
+    /// The machine of this number, counted from 0 in the order of [`TestbedBuilder::machine`].
+    ///
+    /// # Panics
+    /// If there is no such machine, as indexing does.
+    #[track_caller]
+    pub fn dut(&self, machine: usize) -> &Dut {
+        match self.duts.get(machine) {
+            Some(dut) => dut,
+            None => panic!(
+                "there is no machine {machine}: the testbed has {}",
+                self.duts.len()
+            ),
+        }
+    }
+
+    /// All machines, in their order.
+    pub fn duts(&self) -> &[Dut] {
+        &self.duts
+    }
+
     /// The node of a link, counted from 0.
     ///
     /// # Panics
-    /// If there is no such link, as indexing does.
+    /// If there is no such link, as indexing does, or if it is a direct one, without a node.
     #[track_caller]
     pub fn node(&self, link: usize) -> &Node {
-        of_link(self.skeleton.nodes(), link)
+        match self.link(link).node() {
+            Some(node) => node,
+            None => panic!("link {link} has no node: it is a direct one between two machines"),
+        }
     }
 
     /// All nodes, in the order of the links.
-    pub fn nodes(&self) -> &[Node] {
-        self.skeleton.nodes()
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.links.iter().filter_map(Wired::node)
     }
 
     /// The engine that the nodes run on, and applications too.
     pub fn engine(&self) -> &Engine {
-        self.skeleton.engine()
+        self.run.engine()
     }
 
     /// The value of the label [`alpy.run`](crate::RUN_LABEL) that all containers of this testbed have.
     pub fn run_id(&self) -> &str {
-        self.skeleton.run_id()
+        self.run.id()
     }
 
-    /// The serial console. All clones of it read from the same place.
+    /// The serial console of the machine. All clones of it read from the same place.
     pub fn console(&self) -> &Console {
-        &self.console
+        self.dut(0).console()
     }
 
     /// The process of the machine.
     pub fn qemu(&self) -> &Qemu {
-        &self.qemu
+        self.dut(0).qemu()
     }
 
     /// The machine's monitor.
     pub fn qmp(&self) -> &Client {
-        self.qemu.qmp()
+        self.dut(0).qmp()
     }
 
     /// The evidence directory.
@@ -138,7 +158,7 @@ impl Testbed {
     /// If there is no such link, as indexing does.
     #[track_caller]
     pub fn capture(&self, link: usize) -> &Capture {
-        of_link(&self.captures, link)
+        &self.link(link).capture
     }
 
     /// The cable of a link.
@@ -147,182 +167,162 @@ impl Testbed {
     /// If there is no such link, as indexing does.
     #[track_caller]
     pub fn cable(&self, link: usize) -> Cable<'_> {
-        Cable::new(link, of_link(&self.taps, link), self.node(link), self.qmp())
+        let wired = self.link(link);
+        let nic = |of: NicOf| (self.dut(of.dut).qmp(), of.nic);
+        let far = match &wired.far {
+            Far::Node { node, tap, .. } => End::Node { node, tap },
+            Far::Nic(of) => End::Nic(nic(*of)),
+        };
+        Cable::new(link, nic(wired.nic), far)
     }
 
-    /// Starts the virtual CPU: from here on, the guest runs.
-    ///
-    /// A machine with a [recipe](Machine::saved_state) is at the end of it when this returns, with all read that the recipe has waited for: it
-    /// was restored there, and has the time and random numbers of its own, or it has booted.
+    /// Starts the virtual CPU of each machine: from here on, the guests run. See [`Dut::start_cpu`].
     ///
     /// # Errors
-    /// QEMU does not answer; the guest does not do what the recipe says.
+    /// As [`Dut::start_cpu`].
     ///
-    /// Cancel safe without a recipe: the CPU is then running or not. With one, the guest may be anywhere.
+    /// Cancel safe as [`Dut::start_cpu`] is.
     pub async fn start_cpu(&self) -> Result<()> {
-        step!(target: "alpy::qemu", "Start virtual CPU", self.qemu.start_cpu()).await?;
-        match &self.recipe {
-            None => Ok(()),
-            Some(recipe) if self.restored => {
-                let wake = saved::wake(recipe, &self.console);
-                step!(target: "alpy::states", "Wake the restored guest", wake).await
-            }
-            Some(recipe) => {
-                let follow = saved::follow(recipe, &self.console);
-                step!(target: "alpy::states", format!("Boot to {}", recipe.name()), follow).await
-            }
-        }
+        try_join_all(self.duts.iter().map(Dut::start_cpu)).await.map(drop)
     }
 
     /// The recipe at whose end [`start_cpu`](Self::start_cpu) leaves the machine.
     pub fn recipe(&self) -> Option<&Recipe> {
-        self.recipe.as_ref()
+        self.dut(0).recipe()
     }
 
     /// Whether the machine was restored from a saved state, and does not boot.
     pub fn is_restored(&self) -> bool {
-        self.restored
+        self.dut(0).is_restored()
     }
 
-    /// Waits until the guest has powered the machine down and QEMU has stopped it.
+    /// Waits until the guest has powered the machine down and QEMU has stopped it. See [`Dut::wait_powered_down`].
     ///
     /// # Errors
-    /// The guest resets instead, QEMU ends, or the time is up.
+    /// As [`Dut::wait_powered_down`].
     ///
     /// Cancel safe.
     pub async fn wait_powered_down(&self, within: Duration) -> Result<()> {
-        let until = Instant::now() + within;
-        let down = self.qemu.wait_powered_down(within);
-        step!(target: "alpy::qemu", "Wait until the VM is powered down", down).await?;
-        let stopped = self
-            .qemu
-            .wait_stopped(until.saturating_duration_since(Instant::now()));
-        step!(target: "alpy::qemu", "Wait until the VM is stopped", stopped).await?;
-        Ok(())
+        self.dut(0).wait_powered_down(within).await
     }
 
-    /// Makes it, under the labels of a run.
-    async fn create(
-        parts: Parts,
-        run: Arc<Run>,
-        evidence: Arc<Evidence>,
-        deadline: Deadline,
-    ) -> Result<Self> {
-        let Parts {
-            machine,
-            links,
-            skeleton,
-            accelerator,
-            states,
-        } = parts;
-        let states = match states {
-            _ if links.iter().any(Link::is_unplugged) => SavedStates::off(),
-            Some(states) => states,
-            None => SavedStates::from_env()?,
-        };
-        let (skeleton, taps, helper) = skeleton.start_in(Arc::clone(&run), deadline.share()).await?;
-        let choose = async {
-            Ok::<_, Error>(match accelerator {
-                Some(accelerator) => accelerator,
-                None => Accelerator::detect(machine.program_path()).await?,
-            })
-        };
-        let accelerator =
-            step!(target: "alpy::qemu", within: deadline.share(), "Choose the accelerator", choose).await?;
-        info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
-        let macs = links
-            .iter()
-            .enumerate()
-            .map(|(index, link)| link.nic_mac(index))
-            .collect::<Result<Vec<_>>>()?;
-        let builder = saved::Builder {
-            machine: &machine,
-            macs: &macs,
-            accelerator: &accelerator,
-            run: &run,
-            evidence: &evidence,
-            share: deadline.share(),
-        };
-        let start = async |state: Option<&saved::State>, helper: Option<Helper>| {
-            let mut nics = Vec::new();
-            for (index, (tap, mac)) in taps.iter().zip(&macs).enumerate() {
-                let tap = tap.try_clone().map_err(Error::Runtime)?;
-                nics.push(
-                    Nic::new(alpy_qemu::Tap::Descriptor(tap))
-                        .mac(*mac)
-                        .capture(evidence.file(capture_name(index))),
-                );
-            }
-            let mut options = Options::new()
-                .evidence(evidence.dir())
-                .accelerator(accelerator.clone());
-            if let Some(state) = state {
-                options = options.restore_from(state.folder());
-            }
-            let both = async {
-                let qemu = async { Ok(Qemu::start(&machine, nics, options).await?) };
-                tokio::try_join!(qemu, skeleton::end(helper))
-            };
-            step!(target: "alpy::qemu", within: deadline.share(), "Start QEMU", both)
-                .await
-                .map(|(qemu, ())| qemu)
-        };
-        let mut state = builder.state(&states).await?;
-        let mut completeness = Completeness::begin(skeleton.nodes())?;
-        let mut qemu = start(state.as_ref(), helper).await?;
-        if let Some(first) = state.take() {
-            state = Some(match first.load(&qemu).await {
-                Ok(()) => first,
-                Err(reason) => {
-                    qemu.kill();
-                    qemu.wait_exit(TEARDOWN_STEP).await?;
-                    let second = builder.replace(first, &reason).await?;
-                    completeness = Completeness::begin(skeleton.nodes())?;
-                    qemu = start(Some(&second), None).await?;
-                    let loaded = second.load(&qemu).await;
-                    loaded.map_err(|reason| Error::NotRestored { reason })?;
-                    second
+    /// Cuts the power of a machine: its QEMU ends from one instruction to the next, and what is at the other ends of its links sees the
+    /// carrier go. It does not come back in this test.
+    ///
+    /// # Errors
+    /// QEMU does not end, and is killed; a cable cannot be pulled.
+    ///
+    /// Not cancel safe: carriers may stay.
+    ///
+    /// # Panics
+    /// If there is no such machine, as indexing does.
+    pub async fn cut_power(&self, machine: usize) -> Result<()> {
+        let dut = self.dut(machine);
+        let cut = async {
+            dut.qemu.quit(POWER_CUT).await?;
+            for wired in self.links.iter() {
+                let mine = |of: NicOf| of.dut == machine;
+                let cable = self.cable(wired.index);
+                match wired.far {
+                    Far::Node { .. } if mine(wired.nic) => cable.set_far(false).await?,
+                    Far::Nic(far) if mine(wired.nic) && !mine(far) => cable.set_far(false).await?,
+                    Far::Nic(far) if mine(far) && !mine(wired.nic) => cable.set_near(false).await?,
+                    _ => {}
                 }
-            });
-        }
-        for (link, tap) in taps
-            .iter()
-            .enumerate()
-            .filter(|(link, _)| links[*link].is_unplugged())
-        {
-            let cable = Cable::new(link, tap, &skeleton.nodes()[link], qemu.qmp());
-            cable.set(CableEnd::Node, false).await?;
-            cable.set(CableEnd::Machine, false).await?;
-        }
-        let connect = async {
-            let stream = qemu.take_console().expect("nobody has taken it yet");
-            let console = Console::builder().transcript(evidence.dir());
-            let console = match &state {
-                Some(state) => state.console(console)?,
-                None => console,
-            };
-            Ok::<_, Error>(console.start(stream)?)
+            }
+            Ok(())
         };
-        let console = step!(target: "alpy::console", "Connect to console", connect).await?;
-        let restored = state.is_some();
-        // QEMU has all that it needs: the state may go.
-        drop(state);
-        let recipe = machine.recipe().cloned();
-        let captures = (0..links.len())
-            .map(|link| Ok(Capture::open(evidence.file(capture_name(link)))?.ignore_torn_tail()))
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            skeleton,
-            qemu,
-            console,
-            evidence,
-            captures,
-            taps,
-            completeness,
-            recipe,
-            restored,
-            until: deadline.until(),
-        })
+        step!(target: "alpy::qemu", format!("Cut the power of machine {machine}"), cut).await
+    }
+
+    /// Adds a link while the test runs: a new node, and a new NIC that is plugged into the machine, whose guest sees it come. Gives the
+    /// number of the link.
+    ///
+    /// ```no_run
+    /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
+    /// let uplink = bed.hot_plug(alpy::Link::new().address("203.0.113.1/24")).await?;
+    /// bed.node(uplink);
+    /// bed.hot_unplug(uplink).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A machine of the [type](alpy_qemu::Machine::machine_type) `pc`, the default, has places for NICs that come later; `q35` has none on its
+    /// first bus.
+    ///
+    /// # Errors
+    /// As [`TestbedBuilder::run`] for a link; QEMU has no place for it, or the guest's firmware runs yet. Nothing stays of it then.
+    ///
+    /// Not cancel safe: the NIC may stay, without a link. The node ends in the background.
+    pub async fn hot_plug(&self, link: Link) -> Result<usize> {
+        let _alone = self.growing.lock().await;
+        let (index, machine) = (self.links.iter().count(), link.of_machine());
+        link.check(index)?;
+        creation::check_machine(index, machine, self.duts.len())?;
+        let plug = async {
+            let dut = self.dut(machine);
+            let (mac, unplugged) = (link.nic_mac(index)?, link.is_unplugged());
+            let (nodes, taps, helper) = skeleton::start_in(&self.run, &[(index, link)], HOT_PLUG).await?;
+            skeleton::end(helper).await?;
+            let (node, tap) = nodes.into_iter().zip(taps).next().expect("one was asked for");
+            let counted = Counted::begin(&node)?;
+            let path = self.evidence.file(capture_name(index));
+            let backend = Backend::Tap(tap.try_clone().map_err(Error::Runtime)?);
+            let nic = Nic::new(backend).mac(mac).capture(&path);
+            let nic = dut.qemu.plug_nic(nic).await?;
+            let capture = Capture::open(path)?.ignore_torn_tail();
+            self.links.push(Wired {
+                index,
+                nic: NicOf { dut: machine, nic },
+                far: Far::Node {
+                    node: Box::new(node),
+                    tap,
+                    counted,
+                },
+                capture,
+                hot: true,
+            });
+            self.grown.notify_one();
+            if unplugged {
+                self.cable(index).pull().await?;
+            }
+            Ok(index)
+        };
+        step!(target: "alpy::testbed", format!("Plug in link {index}"), plug).await
+    }
+
+    /// Pulls the NIC of a link out of the running machine, once the guest has let it go. The node stays, without a carrier; so do its
+    /// applications and the capture.
+    ///
+    /// # Errors
+    /// The guest does not let go of it within 30 s, as one that boots yet.
+    ///
+    /// Not cancel safe: the guest stays asked.
+    ///
+    /// # Panics
+    /// If there is no such link, as indexing does.
+    pub async fn hot_unplug(&self, link: usize) -> Result<()> {
+        let wired = self.link(link);
+        let unplug = async {
+            for of in wired.nics() {
+                self.dut(of.dut).qemu.unplug_nic(of.nic, HOT_PLUG).await?;
+            }
+            match wired.far {
+                Far::Node { .. } => self.cable(link).set_far(false).await,
+                Far::Nic(_) => Ok(()),
+            }
+        };
+        step!(target: "alpy::testbed", format!("Pull out link {link}"), unplug).await
+    }
+
+    #[track_caller]
+    fn link(&self, link: usize) -> &Wired {
+        match self.links.iter().nth(link) {
+            Some(one) => one,
+            None => panic!(
+                "there is no link {link}: the testbed has {} links",
+                self.links.iter().count()
+            ),
+        }
     }
 
     /// Runs the body of a test, until it is at its end or something else is.
@@ -350,56 +350,57 @@ impl Testbed {
         limits.hold(Box::pin(ended)).await?
     }
 
-    /// Waits until the machine or a node ends that nobody has told to. Cancel safe.
+    /// Waits until a machine or a node ends that nobody has told to. Cancel safe.
     async fn lost(&self) -> Error {
-        let machine = async { self.qemu.unexpected_end().await.into() };
-        let nodes = self.nodes().iter().map(|node| node.lost().boxed());
-        select_all([machine.boxed()].into_iter().chain(nodes)).await.0
+        loop {
+            let machines = self
+                .duts
+                .iter()
+                .map(|dut| async { dut.qemu.unexpected_end().await.into() }.boxed());
+            let nodes = self.nodes().map(|node| node.lost().boxed());
+            tokio::select! {
+                (lost, ..) = select_all(machines.chain(nodes)) => return lost,
+                () = self.grown.notified() => {}
+            }
+        }
     }
 
     /// What may be behind a failure of the test's body.
     async fn look_around(&self) -> Vec<String> {
         let lost = timeout(NEWS, self.lost()).await.ok().map(|error| chain(&error));
-        let stopped = self.qemu.is_stopped_by_signal();
-        let stopped = stopped.then(|| "QEMU is stopped by a signal".to_owned());
+        let stopped = self.duts.iter().filter(|dut| dut.qemu.is_stopped_by_signal());
+        let stopped = stopped.map(|dut| format!("{} is stopped by a signal", dut.name.step("QEMU")));
         lost.into_iter().chain(stopped).collect()
     }
 
-    /// Takes everything down, machine and nodes at the same time, whatever fails on the way. The steps, with the moments when they
+    /// Takes everything down, machines and nodes at the same time, whatever fails on the way. The steps, with the moments when they
     /// began, are shown among the frames.
     async fn tear_down(self, steps: &[(SystemTime, String)]) -> Vec<String> {
         let Self {
-            skeleton,
-            mut qemu,
-            console,
+            run,
+            duts,
+            links,
             evidence,
-            captures,
-            taps,
-            completeness,
             ..
         } = self;
-        // QEMU alone has them now, so that a tap's carrier goes with it.
-        drop(taps);
-        let machine = async {
-            let mut errors = Vec::new();
-            if let Err(error) = step!(target: "alpy::qemu", "Quit QEMU", qemu.quit(TEARDOWN_STEP)).await {
-                errors.push(format!("quit QEMU: {}", chain(&error)));
+        let (mut nodes, mut captures, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, wired) in links.into_iter().enumerate() {
+            // QEMU alone has the taps now, so that a tap's carrier goes with it.
+            if let Far::Node { node, counted, .. } = wired.far {
+                nodes.push(*node);
+                counts.push((index, counted));
             }
-            if let Err(error) =
-                step!(target: "alpy::console", "Close console", console.close(TEARDOWN_STEP)).await
-            {
-                errors.push(format!("close console: {}", chain(&error)));
-            }
-            errors.extend(qemu.incomplete_captures().iter().map(|file| {
-                format!(
-                    "capture {} is not complete: QEMU could not write to it",
-                    file.display()
-                )
-            }));
-            errors
-        };
+            // What was begun when its machine started has the machine's clock, and else one of its own.
+            let clock = if wired.hot {
+                duts.len() + index
+            } else {
+                wired.nic.dut
+            };
+            captures.push((clock, wired.capture));
+        }
+        let machines = join_all(duts.iter().map(Dut::end));
         let nodes = async {
-            match timeout(TEARDOWN_NODES, skeleton.close()).await {
+            match timeout(TEARDOWN_NODES, skeleton::close(nodes, &run)).await {
                 Ok(errors) if errors.is_empty() => Ok(()),
                 Ok(errors) => Err(errors),
                 Err(_) => Err(vec![
@@ -411,8 +412,13 @@ impl Testbed {
             }
         };
         let nodes = step!(target: "alpy::node", "Remove nodes", nodes);
-        let (mut errors, nodes) = tokio::join!(machine, nodes);
-        errors.extend(completeness.faults(&captures));
+        let (machines, nodes) = tokio::join!(machines, nodes);
+        let mut errors: Vec<_> = machines.into_iter().flatten().collect();
+        errors.extend(
+            counts
+                .iter()
+                .filter_map(|(link, counted)| counted.fault(&captures[*link].1)),
+        );
         if let Err(error) = merge(&captures, steps, &evidence.file(MERGED)) {
             errors.push(format!("write {MERGED}: {}", chain(&error)));
         }
@@ -426,31 +432,25 @@ impl Testbed {
     }
 }
 
-/// That of a link, in the order of the links.
-#[track_caller]
-fn of_link<T>(all: &[T], link: usize) -> &T {
-    match all.get(link) {
-        Some(one) => one,
-        None => panic!("there is no link {link}: the testbed has {} links", all.len()),
+/// The first machine.
+impl AsRef<Dut> for Testbed {
+    fn as_ref(&self) -> &Dut {
+        self.dut(0)
     }
 }
 
-/// All captures in one file.
+/// All captures in one file, each with the number of its clock.
 fn merge(
-    captures: &[Capture],
+    captures: &[(usize, Capture)],
     steps: &[(SystemTime, String)],
     path: &Path,
 ) -> std::result::Result<(), alpy_pcap::Error> {
     let mut merge = Merge::new();
-    for (link, capture) in captures.iter().enumerate() {
-        merge.link(format!("link{link}"), capture)?;
+    for (link, (clock, capture)) in captures.iter().enumerate() {
+        merge.link_with_clock(*clock, format!("link{link}"), capture)?;
     }
     for (began, text) in steps {
         merge.note(*began, text);
     }
     merge.write(path)
-}
-
-fn capture_name(link: usize) -> PathBuf {
-    format!("link{link}.pcap").into()
 }

@@ -188,8 +188,9 @@ async fn a_deadline_that_passes_names_the_step_under_way() {
 async fn a_machine_that_does_not_start_leaves_nothing() {
     need!(docker, qemu);
     let machine = Machine::new().extra_arguments(["-device", "flux-capacitor"]);
-    let failure = bed("no-start")
+    let failure = Testbed::builder("no-start")
         .machine(machine)
+        .link(Link::new())
         .run(async |_| -> TestResult { Ok(()) })
         .await
         .unwrap_err();

@@ -143,6 +143,25 @@ fn a_capture_that_was_opened_in_the_next_second_or_whose_clock_stood_still_is_in
 }
 
 #[test]
+fn captures_of_two_machines_have_a_clock_each() {
+    let dir = tempfile::tempdir().unwrap();
+    // The second machine's clock is 0.7 s behind, and both wrote their last frame at the same moment.
+    let first = capture(dir.path(), "first", &[100_000, 900_000]);
+    let second = capture(dir.path(), "second", &[150_000, 200_000]);
+    let mut merge = Merge::new();
+    merge.link_with_clock(0, "first", &first).unwrap();
+    merge.link_with_clock(1, "second", &second).unwrap();
+    let seen: Vec<_> = packets(&merged(dir.path(), &merge))
+        .iter()
+        .map(|(link, time, ..)| (*link, (ENDED - *time).as_millis()))
+        .collect();
+    let mut last = seen[2..].to_vec();
+    last.sort_unstable();
+    assert_eq!(seen[..2], [(0, 800), (1, 50)]);
+    assert_eq!(last, [(0, 0), (1, 0)]);
+}
+
+#[test]
 fn notes_and_marks_are_comments_of_the_packets_that_come_next() {
     let dir = tempfile::tempdir().unwrap();
     let lan = capture(dir.path(), "link0.pcap", &[0, 400, 1000]);

@@ -8,22 +8,19 @@ use alpy_docker::Engine;
 use alpy_qemu::{Accelerator, Machine};
 use tracing::{Instrument, debug, error, info};
 
-use super::{Parts, TEARDOWN_NODES, Testbed};
+use super::creation::Parts;
+use super::{Dut, TEARDOWN_NODES, Testbed};
 use crate::error::Error;
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::limits::Limits;
-use crate::link::Link;
+use crate::link::{AnyLink, DirectLink, Link};
 use crate::logging::{self, RunLog};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
 use crate::states::SavedStates;
 use crate::step;
 use crate::step::{Steps, within};
-
-/// How much of the console and of QEMU's events an error shows.
-const CONSOLE_LINES: usize = 30;
-const EVENTS: usize = 10;
 
 /// A testbed to be; [`run`](Self::run) makes it, runs a test on it and takes it down.
 #[derive(Debug)]
@@ -37,7 +34,7 @@ pub struct TestbedBuilder {
 impl TestbedBuilder {
     pub(super) fn new(test: String) -> Self {
         let parts = Parts {
-            machine: Machine::new(),
+            machines: Vec::new(),
             links: Vec::new(),
             skeleton: Skeleton::builder(test.clone()),
             accelerator: None,
@@ -57,16 +54,34 @@ impl TestbedBuilder {
         self
     }
 
-    /// The device under test.
+    /// A device under test; one more, if there is one already. Machines are counted from 0.
     pub fn machine(mut self, machine: Machine) -> Self {
-        self.parts.machine = machine;
+        self.parts.machines.push(machine);
         self
     }
 
-    /// One more link: the next NIC of the machine, and its node.
+    /// One more link: the next NIC of its [machine](Link::machine), and its node.
     pub fn link(mut self, link: Link) -> Self {
-        self.parts.skeleton = self.parts.skeleton.link(link.clone());
-        self.parts.links.push(link);
+        self.parts.links.push(AnyLink::ToNode(link));
+        self
+    }
+
+    /// One more link: the next NIC of each of two machines, and the cable between them.
+    ///
+    /// ```
+    /// use alpy::{DirectLink, Link, Testbed};
+    /// use alpy::qemu::Machine;
+    ///
+    /// // node 0 - machine 0 - machine 1 - node 2
+    /// let chain = Testbed::builder("chain")
+    ///     .machine(Machine::new())
+    ///     .machine(Machine::new())
+    ///     .link(Link::new().address("192.168.0.1/24"))
+    ///     .direct_link(DirectLink::between(0, 1))
+    ///     .link(Link::new().machine(1).address("192.168.1.1/24"));
+    /// ```
+    pub fn direct_link(mut self, link: DirectLink) -> Self {
+        self.parts.links.push(AnyLink::Direct(link));
         self
     }
 
@@ -204,7 +219,7 @@ impl TestbedBuilder {
     }
 
     async fn run_steps<T, E>(
-        self,
+        mut self,
         body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
         evidence: &Arc<Evidence>,
         steps: &Arc<Steps>,
@@ -214,6 +229,12 @@ impl TestbedBuilder {
         E: Into<BoxError>,
     {
         let deadline = limits.deadline();
+        if self.parts.machines.is_empty() {
+            self.parts.machines.push(Machine::new());
+        }
+        self.parts
+            .check()
+            .map_err(|error| Report::new(Cause::SetUp(error)))?;
         // Everything of this run has its label from the start, so that what a set-up leaves half-done is found.
         let new_run = self.parts.skeleton.new_run(Some(evidence.dir()));
         let new_run = step!(target: "alpy::docker", within: deadline.share(), "Find the engine and the images", new_run);
@@ -221,12 +242,10 @@ impl TestbedBuilder {
         let run = prepare
             .and_then(|run| run.map_err(Cause::SetUp))
             .map_err(Report::new)?;
-        let create = steps.scope(Testbed::create(
-            self.parts,
-            Arc::clone(&run),
-            Arc::clone(evidence),
-            deadline,
-        ));
+        let create = self
+            .parts
+            .create(Arc::clone(&run), Arc::clone(evidence), deadline);
+        let create = steps.scope(create);
         let bed = match limits
             .hold(Box::pin(create))
             .await
@@ -248,8 +267,7 @@ impl TestbedBuilder {
             "Exit test environment with {}",
             if result.is_ok() { "success" } else { "failure" }
         );
-        let console = bed.console.tail(CONSOLE_LINES);
-        let events = bed.qmp().recent_events(EVENTS);
+        let machines = bed.duts().iter().map(Dut::words).collect();
         let findings = match result {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
@@ -261,8 +279,7 @@ impl TestbedBuilder {
             Err(cause) => cause,
         };
         let mut report = Report::new(cause);
-        report.console = console.lines().map(str::to_owned).collect();
-        report.events = events.iter().map(ToString::to_string).collect();
+        report.machines = machines;
         report.findings = findings;
         report.teardown = teardown;
         Err(report)

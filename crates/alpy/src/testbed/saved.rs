@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
-use alpy_qemu::{Accelerator, Machine, Nic, Options, Qemu, Recipe, RecipeStep, RootShell, Tap, fingerprint};
+use alpy_qemu::{
+    Accelerator, Backend, Machine, Nic, Options, Qemu, Recipe, RecipeStep, RootShell, fingerprint,
+};
 use tracing::info;
 
+use super::dut::Name;
 use crate::error::{Error, Result};
-use crate::evidence::Evidence;
 use crate::run::Run;
 use crate::states::{Found, Held, Key, Lock, SavedStates, Store, on_thread};
 use crate::step;
@@ -29,11 +31,13 @@ const UNREAD: &str = "console.unread";
 
 /// What states are looked for with, and built.
 pub(super) struct Builder<'a> {
+    pub(super) name: Name,
     pub(super) machine: &'a Machine,
     pub(super) macs: &'a [[u8; 6]],
     pub(super) accelerator: &'a Accelerator,
     pub(super) run: &'a Run,
-    pub(super) evidence: &'a Evidence,
+    /// The folder for the machine's evidence.
+    pub(super) evidence: &'a Path,
     /// How long each step may take.
     pub(super) share: Duration,
 }
@@ -43,6 +47,7 @@ pub(super) struct State {
     store: Store,
     key: Key,
     held: Held,
+    name: Name,
 }
 
 impl Builder<'_> {
@@ -68,9 +73,16 @@ impl Builder<'_> {
                 &memory,
             )?))
         });
-        let key = step!(target: "alpy::states", within: self.share, "Look for a saved state", key).await?;
+        let key =
+            step!(target: "alpy::states", within: self.share, self.name.step("Look for a saved state"), key)
+                .await?;
         match self.obtain(&store, &key, recipe).await {
-            Ok(held) => Ok(Some(State { store, key, held })),
+            Ok(held) => Ok(Some(State {
+                store,
+                key,
+                held,
+                name: self.name,
+            })),
             // A full disk, for example: a test is not to fail for it that needs no state.
             Err(error @ Error::SavedStates { .. }) => {
                 info!(target: "alpy::states", "No saved state is used: {}", crate::failure::chain(&error));
@@ -82,13 +94,23 @@ impl Builder<'_> {
 
     /// A state in place of one that could not be loaded.
     pub(super) async fn replace(&self, state: State, reason: &str) -> Result<State> {
-        let State { store, key, held } = state;
+        let State {
+            store,
+            key,
+            held,
+            name,
+        } = state;
         info!(target: "alpy::states", "Saved state {} is not used: {reason}", key.short());
         store.discard(&held);
         drop(held);
         let recipe = self.machine.recipe().expect("it has a state");
         let held = self.obtain(&store, &key, recipe).await?;
-        Ok(State { store, key, held })
+        Ok(State {
+            store,
+            key,
+            held,
+            name,
+        })
     }
 
     async fn obtain(&self, store: &Store, key: &Key, recipe: &Recipe) -> Result<Held> {
@@ -98,13 +120,14 @@ impl Builder<'_> {
             Some(Found::Bad(_)) => alone.await?,
             None => {
                 let text = format!("Wait until saved state {} is built", key.short());
-                step!(target: "alpy::states", within: self.share, text, alone).await?
+                step!(target: "alpy::states", within: self.share, self.name.step(&text), alone).await?
             }
         };
         match store.look_with(key, lock).await? {
             Ok(held) => Ok(held),
             Err((lock, reason)) => {
-                let text = format!("Boot and save state {} {}: {reason}", recipe.name(), key.short());
+                let text = format!("Boot and save state {} {}", recipe.name(), key.short());
+                let text = format!("{}: {reason}", self.name.step(&text));
                 let build = self.build(store, key, lock, recipe);
                 step!(target: "alpy::states", within: self.share, text, build).await
             }
@@ -115,7 +138,7 @@ impl Builder<'_> {
         let folder = store.unfinished_name(key, self.run.id());
         self.run.guard_folder(&folder)?;
         let unfinished = store.begin(key, folder, self.machine.memory_bytes() + MORE, lock)?;
-        let log = self.evidence.file(FOLDER);
+        let log = self.evidence.join(FOLDER);
         fs::create_dir_all(&log).map_err(|source| Error::Evidence {
             dir: log.clone(),
             source,
@@ -166,7 +189,7 @@ impl State {
             loaded.map_err(|error| crate::failure::chain(&error))
         };
         let text = format!("Restore saved state {}", self.key.short());
-        step!(target: "alpy::states", text, load).await
+        step!(target: "alpy::states", self.name.step(&text), load).await
     }
 
     /// A console that goes on where the one of the saved machine was.
@@ -280,7 +303,9 @@ fn random() -> Result<[u8; 16]> {
 }
 
 fn nics(macs: &[[u8; 6]]) -> Vec<Nic> {
-    macs.iter().map(|mac| Nic::new(Tap::Nowhere).mac(*mac)).collect()
+    macs.iter()
+        .map(|mac| Nic::new(Backend::Nowhere).mac(*mac))
+        .collect()
 }
 
 fn version(qemu: &Qemu) -> String {

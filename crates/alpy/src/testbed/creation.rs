@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! How a testbed comes to be.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alpy_console::Console;
+use alpy_pcap::Capture;
+use alpy_qemu::{Accelerator, Backend, Machine, Nic, Options, Qemu};
+use futures_util::future::try_join_all;
+use tokio::sync::{Mutex, Notify};
+use tracing::info;
+
+use super::dut::{Dut, Name};
+use super::wired::{Counted, Far, NicOf, Wired, capture_name};
+use super::{TEARDOWN_STEP, Testbed, saved};
+use crate::error::{Error, Result};
+use crate::evidence::Evidence;
+use crate::limits::Deadline;
+use crate::link::AnyLink;
+use crate::node::Node;
+use crate::run::Run;
+use crate::skeleton::{self, SkeletonBuilder};
+use crate::states::SavedStates;
+use crate::step;
+
+/// What a testbed is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) machines: Vec<Machine>,
+    pub(super) links: Vec<AnyLink>,
+    /// Without links: engine and images.
+    pub(super) skeleton: SkeletonBuilder,
+    pub(super) accelerator: Option<Accelerator>,
+    pub(super) states: Option<SavedStates>,
+}
+
+/// A machine, and what it is started with.
+struct Plan<'a> {
+    name: Name,
+    machine: Machine,
+    accelerator: Accelerator,
+    states: SavedStates,
+    nics: Vec<Nic>,
+    macs: Vec<[u8; 6]>,
+    /// Those at the other ends of its links.
+    nodes: Vec<&'a Node>,
+    evidence: PathBuf,
+    run: &'a Run,
+    share: Duration,
+}
+
+impl Parts {
+    /// Looks at every value before anything is touched.
+    pub(super) fn check(&self) -> Result<()> {
+        for (index, link) in self.links.iter().enumerate() {
+            match link {
+                AnyLink::ToNode(link) => link.check(index)?,
+                AnyLink::Direct(_) => drop(link.macs(index)?),
+            }
+            link.machines()
+                .into_iter()
+                .try_for_each(|machine| check_machine(index, machine, self.machines.len()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes it, under the labels of a run.
+    pub(super) async fn create(
+        self,
+        run: Arc<Run>,
+        evidence: Arc<Evidence>,
+        deadline: Deadline,
+    ) -> Result<Testbed> {
+        let share = deadline.share();
+        let states = match &self.states {
+            Some(states) => states.clone(),
+            None => SavedStates::from_env()?,
+        };
+        let to_nodes = self.links.iter().enumerate();
+        let to_nodes: Vec<_> = to_nodes
+            .filter_map(|(index, link)| match link {
+                AnyLink::ToNode(link) => Some((index, link.clone())),
+                AnyLink::Direct(_) => None,
+            })
+            .collect();
+        let (nodes, taps, helper) = skeleton::start_in(&run, &to_nodes, share).await?;
+        let choose =
+            async { try_join_all(self.machines.iter().map(|machine| self.accelerator_of(machine))).await };
+        let accelerators =
+            step!(target: "alpy::qemu", within: share, "Choose the accelerator", choose).await?;
+        let mut plans = Vec::new();
+        for (index, (machine, accelerator)) in self.machines.iter().zip(accelerators).enumerate() {
+            if plans.is_empty() {
+                info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
+            }
+            let unplugged = |link: &AnyLink| link.is_unplugged() && link.machines().contains(&index);
+            let name = Name {
+                index,
+                count: self.machines.len(),
+            };
+            plans.push(Plan {
+                name,
+                machine: machine.clone(),
+                accelerator,
+                states: match self.links.iter().any(unplugged) {
+                    true => SavedStates::off(),
+                    false => states.clone(),
+                },
+                nics: Vec::new(),
+                macs: Vec::new(),
+                nodes: Vec::new(),
+                evidence: folder(&evidence, name)?,
+                run: &run,
+                share,
+            });
+        }
+        // Each link, with what it has at its ends.
+        let mut ends = nodes.iter().zip(taps);
+        let mut wires = Vec::new();
+        for (index, link) in self.links.iter().enumerate() {
+            let (machines, macs) = (link.machines(), link.macs(index)?);
+            let capture = evidence.file(capture_name(index));
+            let (backends, tap) = match link {
+                AnyLink::ToNode(_) => {
+                    let (node, tap) = ends.next().expect("each such link has a node");
+                    plans[machines[0]].nodes.push(node);
+                    (
+                        vec![Backend::Tap(tap.try_clone().map_err(Error::Runtime)?)],
+                        Some(tap),
+                    )
+                }
+                AnyLink::Direct(_) => {
+                    let (near, far) = UnixStream::pair().map_err(Error::Runtime)?;
+                    (
+                        vec![Backend::Socket(near.into()), Backend::Socket(far.into())],
+                        None,
+                    )
+                }
+            };
+            let mut nics = Vec::new();
+            for (end, ((backend, mac), machine)) in backends.into_iter().zip(macs).zip(machines).enumerate() {
+                let nic = Nic::new(backend).mac(mac);
+                let plan = &mut plans[machine];
+                nics.push(NicOf {
+                    dut: machine,
+                    nic: plan.nics.len(),
+                });
+                plan.nics.push(if end == 0 { nic.capture(&capture) } else { nic });
+                plan.macs.push(mac);
+            }
+            wires.push((nics, tap, capture));
+        }
+        let start = async { try_join_all(plans.into_iter().map(Plan::start)).await };
+        let (started, ()) = tokio::try_join!(start, skeleton::end(helper))?;
+        let (duts, counted): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        let mut counted: Vec<_> = counted.into_iter().flatten().collect();
+        counted.sort_by_key(Counted::link);
+        let mut ends = nodes.into_iter().zip(counted);
+        let wired = wires
+            .into_iter()
+            .enumerate()
+            .map(|(index, (nics, tap, capture))| {
+                let far = match tap {
+                    Some(tap) => {
+                        let (node, counted) = ends.next().expect("each tap has a node");
+                        Far::Node {
+                            node: Box::new(node),
+                            tap,
+                            counted,
+                        }
+                    }
+                    None => Far::Nic(nics[1]),
+                };
+                Ok(Wired {
+                    index,
+                    nic: nics[0],
+                    far,
+                    capture: Capture::open(capture)?.ignore_torn_tail(),
+                    hot: false,
+                })
+            });
+        let links = wired.collect::<Result<Vec<_>>>()?;
+        let bed = Testbed {
+            run,
+            duts,
+            links: links.into_iter().collect(),
+            growing: Mutex::default(),
+            grown: Notify::new(),
+            evidence,
+            until: deadline.until(),
+        };
+        let unplugged = self
+            .links
+            .iter()
+            .enumerate()
+            .filter(|(_, link)| link.is_unplugged());
+        for (index, _) in unplugged {
+            bed.cable(index).pull().await?;
+        }
+        Ok(bed)
+    }
+
+    async fn accelerator_of(&self, machine: &Machine) -> Result<Accelerator> {
+        Ok(match &self.accelerator {
+            Some(accelerator) => accelerator.clone(),
+            None => Accelerator::detect(machine.program_path()).await?,
+        })
+    }
+}
+
+impl Plan<'_> {
+    /// Starts the machine, restored if there is a state. Also says what the kernel had counted at its taps before.
+    async fn start(self) -> Result<(Dut, Vec<Counted>)> {
+        let builder = saved::Builder {
+            name: self.name,
+            machine: &self.machine,
+            macs: &self.macs,
+            accelerator: &self.accelerator,
+            run: self.run,
+            evidence: &self.evidence,
+            share: self.share,
+        };
+        let mut state = builder.state(&self.states).await?;
+        let (mut qemu, mut counted) = self.start_qemu(state.as_ref()).await?;
+        if let Some(first) = state.take() {
+            state = Some(match first.load(&qemu).await {
+                Ok(()) => first,
+                Err(reason) => {
+                    qemu.kill();
+                    qemu.wait_exit(TEARDOWN_STEP).await?;
+                    let second = builder.replace(first, &reason).await?;
+                    (qemu, counted) = self.start_qemu(Some(&second)).await?;
+                    let loaded = second.load(&qemu).await;
+                    loaded.map_err(|reason| Error::NotRestored { reason })?;
+                    second
+                }
+            });
+        }
+        let connect = async {
+            let stream = qemu.take_console().expect("nobody has taken it yet");
+            let console = Console::builder().transcript(&self.evidence);
+            let console = match &state {
+                Some(state) => state.console(console)?,
+                None => console,
+            };
+            Ok::<_, Error>(console.start(stream)?)
+        };
+        let console = step!(target: "alpy::console", self.name.step("Connect to console"), connect).await?;
+        let dut = Dut {
+            name: self.name,
+            qemu,
+            console,
+            recipe: self.machine.recipe().cloned(),
+            restored: state.is_some(),
+        };
+        // QEMU has all that it needs: the state may go.
+        Ok((dut, counted))
+    }
+
+    async fn start_qemu(&self, state: Option<&saved::State>) -> Result<(Qemu, Vec<Counted>)> {
+        let counted = self.nodes.iter().map(|node| Counted::begin(node));
+        let counted = counted.collect::<Result<_>>()?;
+        let nics = self.nics.iter().map(Nic::try_clone);
+        let nics = nics.collect::<std::io::Result<_>>().map_err(Error::Runtime)?;
+        let mut options = Options::new()
+            .evidence(&self.evidence)
+            .accelerator(self.accelerator.clone());
+        if let Some(state) = state {
+            options = options.restore_from(state.folder());
+        }
+        let start = async { Ok::<_, Error>(Qemu::start(&self.machine, nics, options).await?) };
+        let text = self.name.step("Start QEMU");
+        let qemu = step!(target: "alpy::qemu", within: self.share, text, start).await?;
+        Ok((qemu, counted))
+    }
+}
+
+/// Whether a link's machine is there.
+pub(super) fn check_machine(index: usize, machine: usize, count: usize) -> Result<()> {
+    if machine < count {
+        return Ok(());
+    }
+    Err(Error::NoMachine {
+        index,
+        machine,
+        count,
+    })
+}
+
+/// The folder for a machine's evidence: that of the test for the first one.
+fn folder(evidence: &Evidence, name: Name) -> Result<PathBuf> {
+    if name.index == 0 {
+        return Ok(evidence.dir().to_owned());
+    }
+    let dir = evidence.file(format!("machine{}", name.index));
+    match fs::create_dir(&dir) {
+        Ok(()) => Ok(dir),
+        Err(source) => Err(Error::Evidence { dir, source }),
+    }
+}

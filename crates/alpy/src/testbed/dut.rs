@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A machine of a testbed while it runs.
+
+use std::time::Duration;
+
+use alpy_console::Console;
+use alpy_qemu::{Qemu, Recipe};
+use alpy_qmp::Client;
+use tokio::time::Instant;
+
+use super::{TEARDOWN_STEP, saved};
+use crate::error::Result;
+use crate::failure::{Words, chain};
+use crate::step;
+
+/// How much of the console and of QEMU's events an error shows.
+const CONSOLE_LINES: usize = 30;
+const EVENTS: usize = 10;
+
+/// A device under test: one of the machines of a testbed.
+#[derive(Debug)]
+pub struct Dut {
+    pub(super) name: Name,
+    pub(super) qemu: Qemu,
+    pub(super) console: Console,
+    pub(super) recipe: Option<Recipe>,
+    pub(super) restored: bool,
+}
+
+/// Which machine of how many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name {
+    pub(super) index: usize,
+    pub(super) count: usize,
+}
+
+impl Name {
+    /// What is done with it: said of which machine where there are several.
+    pub(super) fn step(self, text: &str) -> String {
+        if self.count == 1 {
+            text.to_owned()
+        } else {
+            format!("{text} (machine {})", self.index)
+        }
+    }
+}
+
+impl Dut {
+    /// Its number among the machines of the testbed, from 0.
+    pub fn index(&self) -> usize {
+        self.name.index
+    }
+
+    /// The serial console. All clones of it read from the same place.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The process of the machine.
+    pub fn qemu(&self) -> &Qemu {
+        &self.qemu
+    }
+
+    /// The machine's monitor.
+    pub fn qmp(&self) -> &Client {
+        self.qemu.qmp()
+    }
+
+    /// Starts the virtual CPU: from here on, the guest runs.
+    ///
+    /// A machine with a [recipe](alpy_qemu::Machine::saved_state) is at the end of it when this returns, with all read that the recipe has
+    /// waited for: it was restored there, and has the time and random numbers of its own, or it has booted.
+    ///
+    /// # Errors
+    /// QEMU does not answer; the guest does not do what the recipe says.
+    ///
+    /// Cancel safe without a recipe: the CPU is then running or not. With one, the guest may be anywhere.
+    pub async fn start_cpu(&self) -> Result<()> {
+        step!(target: "alpy::qemu", self.name.step("Start virtual CPU"), self.qemu.start_cpu()).await?;
+        match &self.recipe {
+            None => Ok(()),
+            Some(recipe) if self.restored => {
+                let wake = saved::wake(recipe, &self.console);
+                step!(target: "alpy::states", self.name.step("Wake the restored guest"), wake).await
+            }
+            Some(recipe) => {
+                let follow = saved::follow(recipe, &self.console);
+                let text = format!("Boot to {}", recipe.name());
+                step!(target: "alpy::states", self.name.step(&text), follow).await
+            }
+        }
+    }
+
+    /// The recipe at whose end [`start_cpu`](Self::start_cpu) leaves the machine.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_ref()
+    }
+
+    /// Whether the machine was restored from a saved state, and does not boot.
+    pub fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// Waits until the guest has powered the machine down and QEMU has stopped it.
+    ///
+    /// # Errors
+    /// The guest resets instead, QEMU ends, or the time is up.
+    ///
+    /// Cancel safe.
+    pub async fn wait_powered_down(&self, within: Duration) -> Result<()> {
+        let until = Instant::now() + within;
+        let down = self.qemu.wait_powered_down(within);
+        step!(target: "alpy::qemu", self.name.step("Wait until the VM is powered down"), down).await?;
+        let stopped = self
+            .qemu
+            .wait_stopped(until.saturating_duration_since(Instant::now()));
+        step!(target: "alpy::qemu", self.name.step("Wait until the VM is stopped"), stopped).await?;
+        Ok(())
+    }
+
+    /// What it said last.
+    pub(super) fn words(&self) -> Words {
+        let console = self.console.tail(CONSOLE_LINES);
+        let events = self.qmp().recent_events(EVENTS);
+        Words {
+            console: console.lines().map(str::to_owned).collect(),
+            events: events.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Ends it, whatever fails on the way.
+    pub(super) async fn end(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        let quit = self.qemu.quit(TEARDOWN_STEP);
+        if let Err(error) = step!(target: "alpy::qemu", self.name.step("Quit QEMU"), quit).await {
+            errors.push(format!("{}: {}", self.name.step("quit QEMU"), chain(&error)));
+        }
+        let close = self.console.close(TEARDOWN_STEP);
+        if let Err(error) = step!(target: "alpy::console", self.name.step("Close console"), close).await {
+            errors.push(format!("{}: {}", self.name.step("close console"), chain(&error)));
+        }
+        errors.extend(self.qemu.incomplete_captures().iter().map(|file| {
+            format!(
+                "capture {} is not complete: QEMU could not write to it",
+                file.display()
+            )
+        }));
+        errors
+    }
+}
+
+impl AsRef<Self> for Dut {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
