@@ -66,8 +66,10 @@ async fn probe(node: &Node, address: &str, patience: Duration, payload: u32) -> 
     let image = rabbit::image(node.engine(), "busybox").await?;
     let (count, wait) = (REQUESTS.to_string(), patience.as_secs().to_string());
     let size = payload.to_string();
-    // -A sends the next request when the last is answered; -w ends it all.
-    let argv = ["ping", "-A", "-c", &count, "-w", &wait, "-s", &size, address];
+    // -A sends the next request when the last is answered; -w ends it all, but once all are sent, -W does.
+    let argv = [
+        "ping", "-A", "-c", &count, "-w", &wait, "-W", &wait, "-s", &size, address,
+    ];
     let output = node
         .application("ping", &image)?
         .command(argv)

@@ -10,6 +10,9 @@ pub mod network_of_nodes {}
 #[doc = include_str!("guide/wire.md")]
 pub mod wire {}
 
+#[doc = include_str!("guide/several-machines.md")]
+pub mod several_machines {}
+
 #[doc = include_str!("guide/faq.md")]
 pub mod faq {}
 
