@@ -122,7 +122,7 @@ impl Reader {
                     data,
                     time: (seconds, microseconds),
                 } => {
-                    tracing::debug!(name, %data, "QMP event");
+                    tracing::trace!(name, %data, "QMP event");
                     let time = event::time(seconds, microseconds);
                     self.shared.state().history.push(name, data, time);
                     self.shared.changed.notify_waiters();

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::timeout;
+use tokio::time::{interval_at, timeout};
 
 tokio::task_local! {
     static STEPS: Arc<Steps>;
@@ -16,7 +16,8 @@ tokio::task_local! {
     static WITHIN: u64;
 }
 
-/// Logs `text...`, awaits the future, and logs `text... done` or `text... failed`; evaluates to the future's result.
+/// Logs `text...`, awaits the future, and logs `text... done` or `text... failed`; evaluates to the future's result. The innermost step under
+/// way also says every 10 s that it is: `text... for 20 s now`.
 ///
 /// The lines carry the target of the calling module, or the one given first. With `within:` the step has a part of the test's
 /// deadline for its own: past it the future is dropped and the step fails with [`StepTimeout`], which the future's error has to
@@ -86,6 +87,9 @@ struct UnderWay {
     text: String,
 }
 
+/// After each of these, a step that is under way says so.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// How many steps that ended are remembered.
 const REMEMBERED: usize = 30;
 
@@ -132,8 +136,8 @@ pub fn run_step<T, E>(
     async move {
         let mut step = Step::begin(text, log);
         let result = match step.number {
-            Some(number) => WITHIN.scope(number, future).await,
-            None => future.await,
+            Some(number) => step.watch(WITHIN.scope(number, future)).await,
+            None => step.watch(future).await,
         };
         step.done = result.is_ok();
         result
@@ -172,6 +176,29 @@ impl<L: Fn(&str)> Step<L> {
             steps,
             number,
             done: false,
+        }
+    }
+
+    /// Awaits what the step is about, and says now and then that it is not there yet.
+    async fn watch<F: Future>(&self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        let begin = tokio::time::Instant::now();
+        let mut looks = interval_at(begin + SLOW, SLOW);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut future => return result,
+                now = looks.tick() => if self.is_innermost() {
+                    (self.log)(&format!("{}... for {} s now", self.text, (now - begin).as_secs()));
+                },
+            }
+        }
+    }
+
+    fn is_innermost(&self) -> bool {
+        match (&self.steps, self.number) {
+            (Some(steps), Some(number)) => !steps.lock().is_outer(number),
+            _ => true,
         }
     }
 }
@@ -230,10 +257,14 @@ impl State {
         texts.join(" > ")
     }
 
+    /// Whether another step is within this one.
+    fn is_outer(&self, number: u64) -> bool {
+        self.under_way.iter().any(|step| step.within == Some(number))
+    }
+
     /// All steps under way that no other one is within.
     fn innermost(&self) -> Option<String> {
-        let is_outer = |number| self.under_way.iter().any(|step| step.within == Some(number));
-        let inner = self.under_way.iter().filter(|step| !is_outer(step.number));
+        let inner = self.under_way.iter().filter(|step| !self.is_outer(step.number));
         let paths: Vec<_> = inner.map(|step| self.path(step.number)).collect();
         (!paths.is_empty()).then(|| paths.join("; "))
     }
@@ -319,6 +350,32 @@ mod tests {
         assert_eq!(result.unwrap_err().after, limit);
         assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
         assert_eq!(steps.times(), ["   0.0 s  Boot", "   0.0 s  Wait"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_what_it_waits_for() {
+        let lines = Mutex::new(Vec::new());
+        let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
+        let slow = async {
+            tokio::time::timeout(SLOW * 5 / 2, std::future::pending::<()>())
+                .await
+                .unwrap_err();
+            Ok::<_, ()>(())
+        };
+        let inner = run_step("Boot".to_owned(), log, slow);
+        let steps = Arc::new(Steps::default());
+        steps.scope(run_step("All".to_owned(), log, inner)).await.unwrap();
+        assert_eq!(
+            *lines.lock().unwrap(),
+            [
+                "All...",
+                "Boot...",
+                "Boot... for 10 s now",
+                "Boot... for 20 s now",
+                "Boot... done",
+                "All... done"
+            ]
+        );
     }
 
     #[tokio::test]
