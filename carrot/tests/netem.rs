@@ -68,6 +68,7 @@ async fn each_direction_is_impaired_alone_in_all_ways() -> Result<()> {
             lab.delays().await?;
             lab.limits_the_rate().await?;
             lab.loses_doubles_corrupts_and_reorders().await?;
+            lab.finishes_what_was_begun().await?;
             lab.leaves_to_others_what_is_theirs().await
         })
         .await?;
@@ -269,6 +270,17 @@ impl<'a> Lab<'a> {
         }
         self.leaves_no_trace().await?;
         Ok(())
+    }
+
+    /// What a helper leaves that is killed in the middle is taken for what it is.
+    async fn finishes_what_was_begun(&mut self) -> Result<()> {
+        let index = self.shell.run("cat /sys/class/net/eth0/ifindex").await?;
+        let add = format!("ip link add ifb-{} type ifb", index.text().trim());
+        self.shell.run(&add).await?;
+        self.impair(Way::Received, Impairment::new().loss(1.0)).await?;
+        self.exchange([0, FRAMES]).await?;
+        self.impair(Way::Received, Impairment::new()).await?;
+        self.leaves_no_trace().await
     }
 
     async fn leaves_to_others_what_is_theirs(&mut self) -> Result<()> {
