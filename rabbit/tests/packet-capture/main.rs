@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The captures hold each frame that was on the wire, at the highest rate that rabbit takes. The last line of the log says what that rate is,
-//! and what it is on links without captures.
+//! The captures hold each frame that was on the wire, at the highest rate that rabbit takes. The log says what that rate is, and what it is on
+//! links without captures; and QEMU's processor time for a frame, which tells more where other programs run.
 //!
 //! `PACKET_CAPTURE_FRAMES` says how many frames have to pass link 0: 50,000 if it is not set.
 
+use std::fs;
 use std::time::Duration;
 
 use alpy::{Link, Testbed};
@@ -53,16 +54,25 @@ async fn packet_capture() -> Result<()> {
             ];
             let (mut passed, mut with, mut without) = (0, Vec::new(), Vec::new());
             while passed < wanted || with.len() < LEAST_ROUNDS {
+                let before = processor_time(bed)?;
                 let frames = captured(bed).await?;
+                let between = processor_time(bed)?;
                 passed += frames[0];
-                with.push(rate(frames)?);
-                without.push(rate(counted(bed).await?)?);
+                with.push(Sample::of(frames, between - before)?);
+                let frames = counted(bed).await?;
+                without.push(Sample::of(frames, processor_time(bed)? - between)?);
             }
-            let (with, without) = (median(with), median(without));
-            tracing::info!(
-                "Frames a second: {with:.0} with captures, {without:.0} without, which is {:.2} times that",
-                without / with
-            );
+            for (what, value) in [
+                ("Frames a second", (|sample| sample.rate) as fn(&Sample) -> f64),
+                ("Processor time for a frame in µs", |sample| sample.microseconds),
+            ] {
+                let [with, without] =
+                    [&with, &without].map(|samples| median(samples.iter().map(value).collect()));
+                tracing::info!(
+                    "{what}: {with:.1} with captures, {without:.1} without, which is {:.2} times that",
+                    without / with
+                );
+            }
             for server in servers {
                 server.stop().await?;
             }
@@ -90,14 +100,36 @@ async fn counted(bed: &Testbed) -> Result<[u64; 2]> {
     Ok(frames)
 }
 
-/// How many passed the first of two links in a second of load, as the kernel counts at the tap.
-fn rate(frames: [u64; 2]) -> Result<f64> {
-    let rates = frames.map(|frames| frames as f64 / f64::from(SECONDS));
-    ensure!(
-        rates.iter().all(|rate| *rate > LEAST_RATE),
-        "expected a flood of frames, saw {rates:.0?} a second on two links"
-    );
-    Ok(rates[0])
+/// What one load came to.
+struct Sample {
+    /// How many frames passed the first of two links in a second, as the kernel counts at the tap.
+    rate: f64,
+    /// QEMU's processor time for each of them, on its way in and out again.
+    microseconds: f64,
+}
+
+impl Sample {
+    fn of(frames: [u64; 2], processor: Duration) -> Result<Self> {
+        let rates = frames.map(|frames| frames as f64 / f64::from(SECONDS));
+        ensure!(
+            rates.iter().all(|rate| *rate > LEAST_RATE),
+            "expected a flood of frames, saw {rates:.0?} a second on two links"
+        );
+        Ok(Self {
+            rate: rates[0],
+            microseconds: processor.as_secs_f64() * 1e6 / frames[0] as f64,
+        })
+    }
+}
+
+/// What all threads of QEMU have had until now, in user mode and in the kernel: proc_pid_stat(5).
+fn processor_time(bed: &Testbed) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", bed.qemu().pid()))?;
+    let (_, fields) = stat.rsplit_once(") ").context("a process has a name")?;
+    let times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    let ticks = times.sum::<std::result::Result<u64, _>>()?;
+    // Linux has 100 of them in a second for whoever reads that, on all usual machines.
+    Ok(Duration::from_millis(10 * ticks))
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
