@@ -69,6 +69,7 @@ async fn each_direction_is_impaired_alone_in_all_ways() -> Result<()> {
             lab.limits_the_rate().await?;
             lab.loses_doubles_corrupts_and_reorders().await?;
             lab.finishes_what_was_begun().await?;
+            lab.ends_with_its_link().await?;
             lab.leaves_to_others_what_is_theirs().await
         })
         .await?;
@@ -283,6 +284,21 @@ impl<'a> Lab<'a> {
         self.leaves_no_trace().await
     }
 
+    async fn ends_with_its_link(&mut self) -> Result<()> {
+        self.shell.run("ip link add v0 type veth peer name v1").await?;
+        let link = || "v0".parse::<InterfaceName>();
+        let impaired = Request::new().impair_received(link()?, Impairment::new().loss(1.0));
+        for (request, is_there) in [(impaired, true), (Request::new().delete(link()?), false)] {
+            let refused = self.carry_out(&request).await?;
+            let traces = self.traces().await?;
+            ensure!(
+                refused.is_none() && traces.is_empty() != is_there,
+                "expected traces: {is_there}, saw {refused:?} and {traces:?}"
+            );
+        }
+        Ok(())
+    }
+
     async fn leaves_to_others_what_is_theirs(&mut self) -> Result<()> {
         self.shell.run("tc qdisc add dev eth0 ingress").await?;
         let before = self.traces().await?;
@@ -309,16 +325,20 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// Has the helper in the guest do it; what it says if it does not.
     async fn try_impair(&mut self, way: Way, impairment: Impairment) -> Result<Option<String>> {
         let link: InterfaceName = "eth0".parse()?;
         let request = match way {
             Way::Received => Request::new().impair_received(link, impairment),
             Way::Sent => Request::new().impair(link, impairment),
         };
-        let json = serde_json::to_string(&request)?;
+        step!(format!("{way:?}: {impairment}"), self.carry_out(&request)).await
+    }
+
+    /// Has the helper in the guest do it; what it says if it does not.
+    async fn carry_out(&mut self, request: &Request) -> Result<Option<String>> {
+        let json = serde_json::to_string(request)?;
         let command = self.shell.command(format!("echo '{json}' | /root/helper once"));
-        let output = step!(format!("{way:?}: {impairment}"), command.ignore_status().run()).await?;
+        let output = command.ignore_status().run().await?;
         let text = output.text();
         let reply = text.lines().find_map(|line| serde_json::from_str(line).ok());
         match reply.with_context(|| format!("expected a reply, saw {text:?}"))? {
