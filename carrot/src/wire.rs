@@ -47,6 +47,36 @@ pub fn forwarded(from: &Capture, to: &Capture, wanted: impl Fn(&Packet<'_>) -> b
     Ok(sent.len())
 }
 
+/// How many frames a link has carried from here on, as the kernel counts at its tap: for a link without a capture.
+#[derive(Debug)]
+pub struct Count<'a> {
+    node: &'a Node,
+    before: u64,
+}
+
+impl<'a> Count<'a> {
+    /// From now on.
+    pub fn begin(bed: &'a Testbed, link: usize) -> Result<Self> {
+        let node = bed.node(link);
+        let before = counted(node)?;
+        Ok(Self { node, before })
+    }
+
+    /// Waits until the link is quiet again; how many.
+    pub async fn end(self) -> Result<u64> {
+        let mut looks = tokio::time::interval(QUIET);
+        let mut last = None;
+        for _ in 0..LOOKS {
+            looks.tick().await;
+            let passed = counted(self.node)? - self.before;
+            if last.replace(passed) == Some(passed) {
+                return Ok(passed);
+            }
+        }
+        bail!(never_quiet(self.node));
+    }
+}
+
 /// What a link has carried from here on: what the kernel counts at its tap, and what its capture shows.
 #[derive(Debug)]
 pub struct Flow<'a> {
@@ -98,11 +128,7 @@ impl<'a> Flow<'a> {
             );
             return Ok((passed, time));
         }
-        bail!(
-            "link {} is not quiet within {:?}",
-            self.node.index(),
-            QUIET * LOOKS
-        );
+        bail!(never_quiet(self.node));
     }
 
     /// How many frames, and the time from the first to the last.
@@ -115,6 +141,10 @@ impl<'a> Flow<'a> {
         })?;
         Ok((count, last.saturating_sub(first.unwrap_or(last))))
     }
+}
+
+fn never_quiet(node: &Node) -> String {
+    format!("link {} is not quiet within {:?}", node.index(), QUIET * LOOKS)
 }
 
 fn counted(node: &Node) -> Result<u64> {

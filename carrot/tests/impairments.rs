@@ -68,6 +68,31 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
             }
 
             node.impair(|_| Impairment::new()).await?;
+            let receiver = bed.node(1);
+            match receiver
+                .impair_received(|impairment| impairment.rate_bits(1_000_000))
+                .await
+            {
+                Err(error) => {
+                    let text = format!("{:#}", anyhow::Error::from(error));
+                    for part in [
+                        "impair what comes in through eth0: rate 1000000 bit/s",
+                        "the kernel has no ",
+                        "modprobe",
+                    ] {
+                        ensure!(text.contains(part), "expected {part:?} in the error, saw {text}");
+                    }
+                }
+                Ok(()) => {
+                    let report = iperf3::measure(node, "192.168.1.1", Load::TcpSeconds(3)).await?;
+                    ensure!(
+                        report.bits_per_second < 1_050_000.0,
+                        "expected 1 Mbit/s behind link 1, saw {report:?}"
+                    );
+                    receiver.impair_received(|_| Impairment::new()).await?;
+                }
+            }
+
             let free = bed.capture(0).mark("free")?;
             iperf3::measure(node, "192.168.1.1", Load::TcpBytes(2_000_000)).await?;
             let rate = wire::rate(&bed.capture(0).since(&free)?, data)?;

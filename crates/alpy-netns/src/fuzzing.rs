@@ -223,7 +223,7 @@ fn is_right(request: &Request) -> bool {
     let is_for_good = |operation: &Operation| {
         matches!(
             operation,
-            Operation::DeleteLink { .. } | Operation::ImpairLink { .. }
+            Operation::DeleteLink { .. } | Operation::ImpairLink { .. } | Operation::ImpairReceived { .. }
         )
     };
     let is_tap = |operation: &&Operation| matches!(operation, Operation::CreateTap { .. });
@@ -259,7 +259,9 @@ fn impairment_is_right(impairment: &Impairment) -> bool {
 
 fn step_is_right(operation: &Operation) -> bool {
     match operation {
-        Operation::ImpairLink { impairment, .. } => impairment_is_right(impairment),
+        Operation::ImpairLink { impairment, .. } | Operation::ImpairReceived { impairment, .. } => {
+            impairment_is_right(impairment)
+        }
         Operation::ChangeLink(LinkChange {
             namespace,
             mtu_bytes,

@@ -63,7 +63,8 @@
 //!   `Guardian`, a process that removes what a killed one leaves.
 //!   The build script runs a second cargo for it and needs a static C library (part of `libc6-dev` on Debian).
 //!   `ALPY_NETNS_PREBUILT_HELPER=/path` in the build's environment gives it an executable built elsewhere.
-//! - `helper`: the module `helper` and the executable `alpy-netns-helper`, on rtnetlink.
+//! - `helper`: the module `helper` and the executable `alpy-netns-helper`, on rtnetlink. `alpy-netns-helper once` reads a single request
+//!   from its input, as JSON, and needs no socket.
 //!
 //! In a container, the helper needs `--cap-drop ALL --cap-add NET_ADMIN --device /dev/net/tun` and nothing else: it may run
 //! read-only, with no new privileges, with a rootful engine and with a rootless one. (There, and in a user namespace,

@@ -75,6 +75,13 @@ pub enum Operation {
         /// What becomes of the frames that leave through it.
         impairment: Impairment,
     },
+    /// [`Request::impair_received`].
+    ImpairReceived {
+        /// The link.
+        link: InterfaceName,
+        /// What becomes of the frames that come in through it.
+        impairment: Impairment,
+    },
     /// [`Request::inspect`].
     InspectLink {
         /// The link to look at.
@@ -236,7 +243,9 @@ impl Request {
             };
             let is_for_good = matches!(
                 operation,
-                Operation::DeleteLink { .. } | Operation::ImpairLink { .. }
+                Operation::DeleteLink { .. }
+                    | Operation::ImpairLink { .. }
+                    | Operation::ImpairReceived { .. }
             );
             if for_good && !is_for_good {
                 return fault(
@@ -261,7 +270,7 @@ impl Request {
                         return fault(reason);
                     }
                 }
-                Operation::ImpairLink { impairment, .. } => {
+                Operation::ImpairLink { impairment, .. } | Operation::ImpairReceived { impairment, .. } => {
                     if let Some(reason) = impairment.fault() {
                         return fault(reason);
                     }
@@ -280,6 +289,18 @@ impl Request {
     #[must_use]
     pub fn impair(self, link: InterfaceName, impairment: Impairment) -> Self {
         self.step(Operation::ImpairLink { link, impairment })
+    }
+
+    /// Impairs what comes in through a link, as [`impair`](Self::impair) does what leaves; neither touches the other.
+    ///
+    /// Linux keeps no queue for what comes in. So the frames are sent through a link of the kind `ifb` on their way, whose name is `ifb-`
+    /// and the number of the link, and which has the impairment. The kernel needs `ifb`, `sch_ingress`, `cls_matchall` and `act_mirred`
+    /// beside what the impairment itself needs. All that is gone when the impairment ends, or the link.
+    ///
+    /// The link has counted a frame, and packet sockets have seen it, before it is impaired.
+    #[must_use]
+    pub fn impair_received(self, link: InterfaceName, impairment: Impairment) -> Self {
+        self.step(Operation::ImpairReceived { link, impairment })
     }
 
     fn step(mut self, operation: Operation) -> Self {
@@ -324,6 +345,9 @@ impl fmt::Display for Operation {
             Self::AddAddress { link, prefix } => write!(f, "add address {prefix} to {link}"),
             Self::AddRoute(route) => write!(f, "{route}"),
             Self::ImpairLink { link, impairment } => write!(f, "impair {link}: {impairment}"),
+            Self::ImpairReceived { link, impairment } => {
+                write!(f, "impair what comes in through {link}: {impairment}")
+            }
             Self::InspectLink { link } => write!(f, "inspect {link}"),
             Self::DeleteLink { link } => write!(f, "delete {link}"),
         }
@@ -334,6 +358,7 @@ impl fmt::Display for Operation {
 mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+    use std::time::Duration;
 
     use super::*;
 
@@ -375,6 +400,7 @@ mod tests {
             .default_route("fd00::2".parse().unwrap())
             .inspect(eth0.clone())
             .impair(eth0.clone(), Impairment::new().loss(0.5).rate_bits(1_000_000))
+            .impair_received(eth0.clone(), Impairment::new().delay(Duration::from_millis(100)))
             .delete(eth0);
         request.check().unwrap();
         let json = serde_json::to_string(&request).unwrap();
@@ -441,6 +467,18 @@ mod tests {
                 Request::new().impair(name("eth0"), Impairment::new().loss(2.0)),
                 1,
                 "the loss is no share",
+            ),
+            (
+                Request::new().impair_received(name("eth0"), Impairment::new().rate_bits(1)),
+                1,
+                "1 bits per second",
+            ),
+            (
+                Request::new()
+                    .impair_received(name("eth0"), Impairment::new())
+                    .inspect(name("eth0")),
+                2,
+                "after a deletion or an impairment",
             ),
             (many, Request::MAX_TAPS + 1, "more taps than 253"),
         ] {

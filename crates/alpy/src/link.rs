@@ -32,6 +32,7 @@ pub struct Link {
     machine_mac: Option<String>,
     ipv6_link_local: bool,
     unplugged: bool,
+    uncaptured: bool,
 }
 
 /// A direct link: a cable between the NICs of two machines, without a node.
@@ -122,6 +123,18 @@ impl Link {
     pub fn boot_unplugged(mut self) -> Self {
         self.unplugged = true;
         self
+    }
+
+    /// Captures nothing of this link: for throughput, as QEMU then writes no frame to a file. Such a link has no file in the evidence, no
+    /// part in `links.pcapng`, no [`Testbed::capture`](crate::Testbed::capture), and nothing is said of frames that are missing.
+    pub fn without_capture(mut self) -> Self {
+        self.uncaptured = true;
+        self
+    }
+
+    /// Whether its frames are captured.
+    pub(crate) fn is_captured(&self) -> bool {
+        !self.uncaptured
     }
 
     /// Whether the node's end has anything of IPv6.
@@ -252,6 +265,14 @@ impl DirectLink {
 }
 
 impl AnyLink {
+    /// Whether its frames are captured.
+    pub(crate) fn is_captured(&self) -> bool {
+        match self {
+            Self::ToNode(link) => link.is_captured(),
+            Self::Direct(_) => true,
+        }
+    }
+
     /// The machine of each NIC that it has.
     pub(crate) fn machines(&self) -> Vec<usize> {
         match self {

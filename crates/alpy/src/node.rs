@@ -32,7 +32,8 @@ pub struct Node {
     /// What its applications have as `/etc/hosts`.
     hosts: PathBuf,
     gauge: Arc<Gauge>,
-    impairment: Mutex<Impairment>,
+    sent: Mutex<Impairment>,
+    received: Mutex<Impairment>,
     run: Arc<Run>,
 }
 
@@ -60,7 +61,8 @@ impl Node {
             running,
             hosts,
             gauge: Arc::new(loan.gauge().map_err(Error::Runtime)?),
-            impairment: Mutex::default(),
+            sent: Mutex::default(),
+            received: Mutex::default(),
             run,
         };
         Ok((node, loan))
@@ -142,7 +144,7 @@ impl Node {
     /// # Ok(()) }
     /// ```
     ///
-    /// Frames of the other direction are not touched: for these, impair the node behind the machine, or have the guest do it.
+    /// Frames of the other direction are not touched: [`impair_received`](Self::impair_received) is for these.
     ///
     /// # Errors
     /// A value that can never be right; the kernel of the engine's host has no `sch_netem`, or even no `sch_tbf`: the error names the
@@ -150,15 +152,55 @@ impl Node {
     ///
     /// Not cancel safe: whether the change was made is then not known.
     pub async fn impair(&self, change: impl FnOnce(Impairment) -> Impairment) -> Result<()> {
-        let mut impairment = self.impairment.lock().await;
+        let request = |changed| Request::new().impair(interface(), changed);
+        let title = format!("Impair link {}", self.index);
+        self.change_impairment(&self.sent, change, request, title).await
+    }
+
+    /// The same for the frames that come from the machine, and have yet to reach what runs in the node. Each direction has an impairment
+    /// of its own: to change one leaves the other as it is.
+    ///
+    /// ```no_run
+    /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
+    /// use std::time::Duration;
+    ///
+    /// // 100 ms each way: a round trip takes 200 ms longer.
+    /// let node = bed.node(1);
+    /// node.impair(|impairment| impairment.delay(Duration::from_millis(100))).await?;
+    /// node.impair_received(|impairment| impairment.delay(Duration::from_millis(100))).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Such a frame is impaired behind the tap. The capture has it as the machine sent it, and the node's counters and its packet sockets
+    /// (tcpdump) see it when it comes: what is lost is lost for the protocols alone.
+    ///
+    /// # Errors
+    /// As [`impair`](Self::impair). This direction needs `ifb`, `sch_ingress`, `cls_matchall` and `act_mirred` too.
+    ///
+    /// Not cancel safe, as `impair`.
+    pub async fn impair_received(&self, change: impl FnOnce(Impairment) -> Impairment) -> Result<()> {
+        let request = |changed| Request::new().impair_received(interface(), changed);
+        let title = format!("Impair what node {} receives", self.index);
+        self.change_impairment(&self.received, change, request, title)
+            .await
+    }
+
+    async fn change_impairment(
+        &self,
+        impairment: &Mutex<Impairment>,
+        change: impl FnOnce(Impairment) -> Impairment,
+        request: impl FnOnce(Impairment) -> Request,
+        title: String,
+    ) -> Result<()> {
+        let mut impairment = impairment.lock().await;
         let changed = change(*impairment);
         let work = async {
-            let request = Request::new().impair(interface(), changed);
+            let request = request(changed);
             request.check().map_err(at(&format!("node{}", self.index)))?;
             let (name, place) = (format!("node{}-impair", self.index), Place::Node(self.id()));
             self.run.images().run(&self.run, &name, place, &request).await
         };
-        step!(target: "alpy::node", format!("Impair link {}: {changed}", self.index), work).await?;
+        step!(target: "alpy::node", format!("{title}: {changed}"), work).await?;
         *impairment = changed;
         Ok(())
     }

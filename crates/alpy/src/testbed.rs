@@ -155,10 +155,13 @@ impl Testbed {
     /// [expected](Capture::expect) there.
     ///
     /// # Panics
-    /// If there is no such link, as indexing does.
+    /// If there is no such link, as indexing does, or if it is one [without a capture](Link::without_capture).
     #[track_caller]
     pub fn capture(&self, link: usize) -> &Capture {
-        &self.link(link).capture
+        match &self.link(link).capture {
+            Some(capture) => capture,
+            None => panic!("link {link} has no capture: it was made without"),
+        }
     }
 
     /// The cable of a link.
@@ -260,16 +263,20 @@ impl Testbed {
         creation::check_machine(index, machine, self.duts.len())?;
         let plug = async {
             let dut = self.dut(machine);
-            let (mac, unplugged) = (link.nic_mac(index)?, link.is_unplugged());
+            let (mac, unplugged, captured) = (link.nic_mac(index)?, link.is_unplugged(), link.is_captured());
             let (nodes, taps, helper) = skeleton::start_in(&self.run, &[(index, link)], HOT_PLUG).await?;
             skeleton::end(helper).await?;
             let (node, tap) = nodes.into_iter().zip(taps).next().expect("one was asked for");
             let counted = Counted::begin(&node)?;
-            let path = self.evidence.file(capture_name(index));
+            let path = captured.then(|| self.evidence.file(capture_name(index)));
             let backend = Backend::Tap(tap.try_clone().map_err(Error::Runtime)?);
-            let nic = Nic::new(backend).mac(mac).capture(&path);
+            let nic = Nic::new(backend).mac(mac);
+            let nic = match &path {
+                Some(path) => nic.capture(path),
+                None => nic,
+            };
             let nic = dut.qemu.plug_nic(nic).await?;
-            let capture = Capture::open(path)?.ignore_torn_tail();
+            let capture = path.map(creation::open_capture).transpose()?;
             self.links.push(Wired {
                 index,
                 nic: NicOf { dut: machine, nic },
@@ -417,7 +424,7 @@ impl Testbed {
         errors.extend(
             counts
                 .iter()
-                .filter_map(|(link, counted)| counted.fault(&captures[*link].1)),
+                .filter_map(|(link, counted)| counted.fault(captures[*link].1.as_ref()?)),
         );
         if let Err(error) = merge(&captures, steps, &evidence.file(MERGED)) {
             errors.push(format!("write {MERGED}: {}", chain(&error)));
@@ -441,13 +448,15 @@ impl AsRef<Dut> for Testbed {
 
 /// All captures in one file, each with the number of its clock.
 fn merge(
-    captures: &[(usize, Capture)],
+    captures: &[(usize, Option<Capture>)],
     steps: &[(SystemTime, String)],
     path: &Path,
 ) -> std::result::Result<(), alpy_pcap::Error> {
     let mut merge = Merge::new();
     for (link, (clock, capture)) in captures.iter().enumerate() {
-        merge.link_with_clock(*clock, format!("link{link}"), capture)?;
+        if let Some(capture) = capture {
+            merge.link_with_clock(*clock, format!("link{link}"), capture)?;
+        }
     }
     for (began, text) in steps {
         merge.note(*began, text);

@@ -147,6 +147,48 @@ async fn a_capture_that_misses_a_frame_fails_the_test() {
 }
 
 #[tokio::test]
+async fn a_link_without_a_capture_carries_frames_and_has_none() {
+    need!(docker, qemu, busybox);
+    let body = async |bed: &Testbed| -> TestResult {
+        bed.start_cpu().await?;
+        let image = support::busybox(bed.engine()).await;
+        for node in bed.nodes() {
+            // There is no guest that answers.
+            let ask = "busybox arping -c1 -w1 203.0.113.9".split(' ');
+            let ask = node.application("arping", &image)?.command(ask);
+            ask.capability("NET_RAW").run(bed.engine()).await?;
+            eventually("QEMU takes a frame", async || {
+                node.link_state().unwrap().counters.tx_packets == 1
+            })
+            .await;
+        }
+        assert_eq!(bed.capture(1).count(|_| true)?, 1);
+        for file in ["link0.pcap", "link1.pcap"] {
+            assert_eq!(bed.evidence().file(file).exists(), file == "link1.pcap", "{file}");
+        }
+        bed.capture(0);
+        Ok(())
+    };
+    let failure = Testbed::builder("without-capture")
+        .machine(Machine::new().memory_mib(64))
+        .link(Link::new().address("192.0.2.1/24").without_capture())
+        .link(Link::new().address("198.51.100.1/24"))
+        .run(body)
+        .await
+        .unwrap_err();
+    // That the body asks for the capture is all that is wrong.
+    let text = failure.to_string();
+    assert!(
+        text.contains("link 0 has no capture: it was made without"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("not complete") && !text.contains("links.pcapng"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn a_panic_of_the_body_is_a_failure_after_an_orderly_teardown() {
     need!(docker, qemu);
     let mut traces = None;

@@ -122,6 +122,7 @@ fn requests(most: usize) -> impl Strategy<Value = Request> {
     let deletion = prop_oneof![
         name().prop_map(|link| Operation::DeleteLink { link }),
         (name(), impairment()).prop_map(|(link, impairment)| Operation::ImpairLink { link, impairment }),
+        (name(), impairment()).prop_map(|(link, impairment)| Operation::ImpairReceived { link, impairment }),
     ];
     let (steps, deletions, more) = (
         vec(operation(), 0..most),

@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use rtnetlink::packet_route::link::In6AddrGenMode;
 
 use super::carry_out::failure;
+use super::detour;
 use super::links::{self, Links};
 use super::places::Place;
 use super::qdisc::Qdisc;
 use super::tap::Tap;
 use super::undo::{Before, Undo};
-use crate::{Answer, Failure, InterfaceName, LinkChange, LinkInfo, Operation, Request, TapEnd};
+use crate::{Answer, Failure, Impairment, InterfaceName, LinkChange, LinkInfo, Operation, Request, TapEnd};
 
 /// Does the steps of a request that has been looked at; what is done is undone if a later step fails.
 ///
@@ -107,10 +108,15 @@ impl<'a> Work<'a> {
                     None => self.links.delete_qdisc(index).await?,
                 }
             }
+            Operation::ImpairReceived { link, impairment } => self.impair_received(link, impairment).await?,
             Operation::InspectLink { link } => self.seen.push(self.links.info(self.number(link)?).await?),
             Operation::DeleteLink { link } => {
-                self.links.delete(self.number(link)?).await?;
+                let index = self.number(link)?;
+                self.links.delete(index).await?;
                 self.numbers.remove(link);
+                if let Some(detour) = self.numbers.remove(&detour::name(index)) {
+                    self.links.delete(detour).await?;
+                }
             }
         }
         Ok(())
@@ -174,6 +180,33 @@ impl<'a> Work<'a> {
             self.numbers.insert(name.clone(), index);
         }
         Ok(())
+    }
+
+    async fn impair_received(&mut self, link: &InterfaceName, impairment: &Impairment) -> io::Result<()> {
+        let index = self.number(link)?;
+        let name = detour::name(index);
+        let old = self.numbers.get(&name).copied();
+        let Some(qdisc) = Qdisc::of(impairment, self.links.info(index).await?.mtu_bytes) else {
+            if let Some(detour) = old {
+                self.links.end_detour(index).await?;
+                self.links.delete(detour).await?;
+                self.numbers.remove(&name);
+            }
+            return Ok(());
+        };
+        let detour = match old {
+            Some(detour) => detour,
+            None => {
+                let detour = self.links.add_ifb(&name).await?;
+                self.undo.push(Undo::Link(name.clone(), detour));
+                self.numbers.insert(name, detour);
+                detour
+            }
+        };
+        self.links.set_qdisc(detour, qdisc).await?;
+        self.links.set(links::change(detour).up()).await?;
+        // From here on frames go that way. A helper that was killed may have come so far and no further.
+        self.links.detour(index, detour, old.is_some()).await
     }
 
     /// Tells the taps that are to stay so, or none of them; says which step failed.

@@ -107,6 +107,7 @@ fn look<'a>(
             Operation::AddRoute(route) => route.link.as_ref(),
             Operation::AddAddress { link, .. }
             | Operation::ImpairLink { link, .. }
+            | Operation::ImpairReceived { link, .. }
             | Operation::InspectLink { link }
             | Operation::DeleteLink { link } => Some(link),
         };

@@ -22,8 +22,11 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use super::qdisc::Qdisc;
 use crate::{Counters, InterfaceName, IpPrefix, LinkInfo, MacAddr};
 
+/// Of linux/rtnetlink.h.
+pub(super) const TCA_OPTIONS: u16 = 2;
+
 /// The links of a network namespace.
-pub(super) struct Links(Handle);
+pub(super) struct Links(pub(super) Handle);
 
 impl Links {
     /// Runs something with the links of the namespace where the socket was opened; without one, of the calling thread's.
@@ -139,7 +142,6 @@ impl Links {
 
     /// Gives a link a queueing discipline, in place of the one that it has.
     pub(super) async fn set_qdisc(&self, index: u32, qdisc: Qdisc) -> io::Result<()> {
-        const TCA_OPTIONS: u16 = 2;
         let mut message = TcMessage::with_index(number(index)?);
         message.header.parent = TcHandle::ROOT;
         message.attributes = vec![
@@ -147,27 +149,12 @@ impl Links {
             TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, qdisc.options)),
         ];
         // rtnetlink's own request takes no discipline but its own.
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        let mut answers = self.0.clone().request(request).map_err(text)?;
-        while let Some(answer) = answers.next().await {
-            if let NetlinkPayload::Error(error) = answer.payload {
-                let error = error.to_io();
-                return Err(match error.kind() {
-                    ErrorKind::NotFound => io::Error::new(
-                        ErrorKind::NotFound,
-                        format!(
-                            "the kernel has no {0}; remedy: modprobe {0} on the host of the engine, or a kernel that has it \
-                             (CONFIG_NET_{1})",
-                            format_args!("sch_{}", qdisc.kind),
-                            format_args!("SCH_{}", qdisc.kind.to_uppercase())
-                        ),
-                    ),
-                    _ => error,
-                });
-            }
-        }
-        Ok(())
+        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+        let set = self.send(request, NLM_F_CREATE | NLM_F_REPLACE).await;
+        set.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing(&format!("sch_{}", qdisc.kind)),
+            _ => error,
+        })
     }
 
     /// Takes the queueing discipline of a link away, if it has one of its own.
@@ -180,6 +167,19 @@ impl Links {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => Ok(()),
             other => other,
         }
+    }
+
+    /// Sends a message that is none of rtnetlink's own requests.
+    pub(super) async fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut answers = self.0.clone().request(request).map_err(text)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(error.to_io());
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn info(&self, index: u32) -> io::Result<LinkInfo> {
@@ -271,12 +271,26 @@ fn counters(stats: &Stats64) -> Counters {
     }
 }
 
+/// What a kernel without a module of its own lacks, by the module's name.
+pub(super) fn missing(module: &str) -> io::Error {
+    let option = match module {
+        "ifb" => "CONFIG_IFB".to_owned(),
+        _ => format!("CONFIG_NET_{}", module.to_uppercase()),
+    };
+    io::Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "the kernel has no {module}; remedy: modprobe {module} on the host of the engine, or a kernel that has it ({option})"
+        ),
+    )
+}
+
 /// As traffic control has it.
-fn number(index: u32) -> io::Result<i32> {
+pub(super) fn number(index: u32) -> io::Result<i32> {
     i32::try_from(index).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
-fn text(error: rtnetlink::Error) -> io::Error {
+pub(super) fn text(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What the helper executable does; with the feature `helper`.
 //!
-//! Three jobs: [`serve`] works off requests, [`hold`] keeps a node's namespaces alive, [`guard`] removes what a process that was
-//! killed has left.
+//! Four jobs: [`serve`] works off requests, [`once`] a single one without a socket, [`hold`] keeps a node's namespaces alive, [`guard`]
+//! removes what a process that was killed has left.
 
 mod act;
 mod carry_out;
+mod detour;
 mod guard;
 mod hold;
 mod links;
+mod once;
 mod places;
 mod qdisc;
 mod serve;
@@ -17,4 +19,5 @@ mod undo;
 
 pub use guard::guard;
 pub use hold::hold;
+pub use once::once;
 pub use serve::serve;

@@ -99,7 +99,7 @@ fn clamp(number: u128) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn attribute(options: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(options: &mut Vec<u8>, kind: u16, value: &[u8]) {
     options.extend((4 + value.len() as u16).to_ne_bytes());
     options.extend(kind.to_ne_bytes());
     options.extend(value);

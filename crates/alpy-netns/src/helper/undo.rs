@@ -21,6 +21,8 @@ pub(super) enum Undo<'a> {
     },
     Address(String, AddressMessage),
     Route(String, RouteMessage),
+    /// A link, by its name and number, that ends with no descriptor.
+    Link(InterfaceName, u32),
 }
 
 /// A link as it was before a change.
@@ -60,6 +62,10 @@ impl Undo<'_> {
                 .delete_route(message)
                 .await
                 .map_err(|error| format!("{what}: {error}")),
+            Self::Link(name, index) => links
+                .delete(index)
+                .await
+                .map_err(|error| format!("link {name}: {error}")),
         }
     }
 }

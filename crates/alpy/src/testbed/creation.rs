@@ -123,7 +123,7 @@ impl Parts {
         let mut wires = Vec::new();
         for (index, link) in self.links.iter().enumerate() {
             let (machines, macs) = (link.machines(), link.macs(index)?);
-            let capture = evidence.file(capture_name(index));
+            let capture = link.is_captured().then(|| evidence.file(capture_name(index)));
             let (backends, tap) = match link {
                 AnyLink::ToNode(_) => {
                     let (node, tap) = ends.next().expect("each such link has a node");
@@ -149,7 +149,10 @@ impl Parts {
                     dut: machine,
                     nic: plan.nics.len(),
                 });
-                plan.nics.push(if end == 0 { nic.capture(&capture) } else { nic });
+                plan.nics.push(match &capture {
+                    Some(capture) if end == 0 => nic.capture(capture),
+                    _ => nic,
+                });
                 plan.macs.push(mac);
             }
             wires.push((nics, tap, capture));
@@ -179,7 +182,7 @@ impl Parts {
                     index,
                     nic: nics[0],
                     far,
-                    capture: Capture::open(capture)?.ignore_torn_tail(),
+                    capture: capture.map(open_capture).transpose()?,
                     hot: false,
                 })
             });
@@ -277,6 +280,11 @@ impl Plan<'_> {
         let qemu = step!(target: "alpy::qemu", within: self.share, text, start).await?;
         Ok((qemu, counted))
     }
+}
+
+/// A capture that QEMU has begun.
+pub(super) fn open_capture(path: PathBuf) -> Result<Capture> {
+    Ok(Capture::open(path)?.ignore_torn_tail())
 }
 
 /// Whether a link's machine is there.

@@ -19,7 +19,8 @@ pub(super) struct Wired {
     /// The NIC of the machine, the first one of a direct link, with the capture beside it.
     pub(super) nic: NicOf,
     pub(super) far: Far,
-    pub(super) capture: Capture,
+    /// None if the test wants none.
+    pub(super) capture: Option<Capture>,
     /// It was plugged in while the machine ran.
     pub(super) hot: bool,
 }
