@@ -15,6 +15,7 @@
 mod apk;
 mod apt;
 mod elf;
+mod kernel;
 // One definition for the writer and the reader; rabbit depends on alpy, which xtask must build without.
 #[path = "../../rabbit/src/images/manifest.rs"]
 mod manifest;
@@ -47,6 +48,7 @@ pub use manifest::{Container, Manifest};
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
+    ("gzip", "gzip"),
     ("sha256sum", "coreutils"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
@@ -58,6 +60,7 @@ const BUILDER: &[&str] = &[
     include_str!("images/apk.rs"),
     include_str!("images/apt.rs"),
     include_str!("images/elf.rs"),
+    include_str!("images/kernel.rs"),
     include_str!("images/modules.rs"),
     include_str!("images/packages.rs"),
     include_str!("images/programs.rs"),
@@ -220,7 +223,7 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
 /// Writes kernel and initrd into the folder `new`. Paths in the result are relative to it.
 fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
     let recipe = &recipes.appliance;
-    let kernel = recipe
+    let described = recipe
         .kernel
         .as_ref()
         .context("the recipe of rabbit has no kernel")?;
@@ -238,7 +241,7 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     }
     programs::install(recipe.programs.on(system), root, &mut tree)?;
     let modules = modules::Modules::find(root)?;
-    modules.install(&kernel.load, &kernel.modules, &mut tree)?;
+    modules.install(&described.load, &described.modules, &mut tree)?;
     // The kernel opens it for init, before there is a /dev.
     tree.terminal("dev/console", 5, 1);
     let boot = recipe::files(&root.join("boot"))?;
@@ -248,7 +251,10 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     });
     let image =
         image.with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
-    fs::copy(image, new.join("vmlinuz"))?;
+    let image = fs::read(image)?;
+    // As it comes if need be: that is slower.
+    let unpacked = kernel::unpacked(&image, new)?;
+    fs::write(new.join("kernel"), unpacked.as_ref().unwrap_or(&image))?;
     // Compressed it boots as fast, and fits a smaller machine.
     fs::write(new.join("root.cpio"), tree.cpio())?;
     let mut compress = command("zstd");
@@ -257,9 +263,9 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
         .current_dir(new);
     output(compress, Kind::Group)?.success("compress the initrd")?;
     Ok(Appliance {
-        kernel: "vmlinuz".into(),
+        kernel: "kernel".into(),
         initrd: "initrd".into(),
-        cmdline: kernel.cmdline.clone(),
+        cmdline: described.cmdline.clone(),
     })
 }
 

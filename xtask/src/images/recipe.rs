@@ -169,9 +169,9 @@ mod tests {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(kernel(System::Debian), ["linux-image-cloud-amd64"]);
-        assert_eq!(kernel(System::Ubuntu), ["linux-image-virtual"]);
-        assert_eq!(kernel(System::Alpine), ["linux-virt"]);
+        assert_eq!(kernel(System::Debian), ["linux-image-amd64"]);
+        assert_eq!(kernel(System::Ubuntu), ["linux-image-generic"]);
+        assert_eq!(kernel(System::Alpine), ["linux-lts"]);
     }
 
     #[test]
