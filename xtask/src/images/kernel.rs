@@ -20,7 +20,11 @@ const SECTOR: usize = 512;
 /// How a payload begins, what unpacks it, and how many bytes there are behind it: its size once more, unless the format has that.
 const FORMATS: &[(&[u8], &[&str], usize)] = &[
     (b"\xfd7zXZ\0", &["xz", "--decompress", "--stdout"], 4),
-    (b"\x28\xb5\x2f\xfd", &["zstd", "--quiet", "--decompress", "--stdout"], 4),
+    (
+        b"\x28\xb5\x2f\xfd",
+        &["zstd", "--quiet", "--decompress", "--stdout"],
+        4,
+    ),
     (b"\x1f\x8b", &["gzip", "--decompress", "--stdout"], 0),
 ];
 
@@ -37,7 +41,11 @@ pub fn unpacked(image: &[u8], folder: &Path) -> Result<Option<Vec<u8>>> {
     let (packed, kernel) = (folder.join("payload"), folder.join("kernel-unpacked"));
     std::fs::write(&packed, &payload[..payload.len() - behind])?;
     let mut shell = command("sh");
-    shell.args(["-c", "out=$1 in=$2; shift 2; exec \"$@\" < \"$in\" > \"$out\"", "sh"]);
+    shell.args([
+        "-c",
+        "out=$1 in=$2; shift 2; exec \"$@\" < \"$in\" > \"$out\"",
+        "sh",
+    ]);
     shell.args([&kernel, &packed]).args(*unpack);
     output(shell, Kind::Group)?.success("unpack the kernel")?;
     let bytes = std::fs::read(&kernel).context("read the unpacked kernel")?;
