@@ -14,6 +14,7 @@
 
 mod apk;
 mod apt;
+mod disk;
 mod elf;
 mod kernel;
 // One definition for the writer and the reader; rabbit depends on alpy, which xtask must build without.
@@ -59,6 +60,7 @@ const BUILDER: &[&str] = &[
     include_str!("images.rs"),
     include_str!("images/apk.rs"),
     include_str!("images/apt.rs"),
+    include_str!("images/disk.rs"),
     include_str!("images/elf.rs"),
     include_str!("images/kernel.rs"),
     include_str!("images/modules.rs"),
@@ -220,7 +222,7 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
     Ok(manifest)
 }
 
-/// Writes kernel and initrd into the folder `new`. Paths in the result are relative to it.
+/// Writes kernel, initrd and disk image into the folder `new`. Paths in the result are relative to it.
 fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
     let recipe = &recipes.appliance;
     let described = recipe
@@ -251,7 +253,8 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     });
     let image =
         image.with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
-    let image = fs::read(image)?;
+    let path = image;
+    let image = fs::read(path)?;
     // As it comes if need be: that is slower.
     let unpacked = kernel::unpacked(&image, new)?;
     fs::write(new.join("kernel"), unpacked.as_ref().unwrap_or(&image))?;
@@ -262,10 +265,19 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
         .args(["--quiet", "--rm", "root.cpio", "-o", "initrd"])
         .current_dir(new);
     output(compress, Kind::Group)?.success("compress the initrd")?;
+    disk::write(
+        root,
+        &new.join("disk.img"),
+        path,
+        &new.join("initrd"),
+        &described.cmdline,
+    )
+    .context("make the disk image")?;
     Ok(Appliance {
         kernel: "kernel".into(),
         initrd: "initrd".into(),
         cmdline: described.cmdline.clone(),
+        disk: "disk.img".into(),
     })
 }
 

@@ -29,6 +29,7 @@ pub const CRATE_TESTS: &[Need] = &[
     ("tcpdump", "tcpdump"),
     ("busybox", "busybox-static"),
     ("unshare", "util-linux"),
+    ("partx", "util-linux"),
 ];
 
 /// For users to be made, as root, who run the tests again.
