@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The life of a rabbit: boot, login, configuration, power off.
+//! The life of a rabbit: boot, login, configuration, reboot, power off.
 
 use std::time::Duration;
 
 use alpy::console::{Console, RemoteShell};
+use alpy::qmp::Event;
 use alpy::{Testbed, step};
 use anyhow::{Result, bail};
 
@@ -31,6 +32,10 @@ pub async fn login(bed: &Testbed) -> Result<RemoteShell> {
         };
         return step!("Attach to the shell", attach).await;
     }
+    boot_and_login(console).await
+}
+
+async fn boot_and_login(console: &Console) -> Result<RemoteShell> {
     step!("Wait for the system to boot", boot(console)).await?;
     let login = async {
         console.send_line("root").await?;
@@ -74,6 +79,21 @@ async fn type_and_run(shell: &mut RemoteShell, name: &str, script: &str) -> Resu
     let execute = shell.execute(&path);
     step!(target: "alpy::remote_shell", format!("Run script {name}"), execute).await?;
     Ok(())
+}
+
+/// Reboots the system, waits for the login prompt, and logs in again: the shell of before is gone.
+///
+/// # Errors
+/// The machine does not reset, or there is no prompt in time.
+pub async fn reboot(bed: &Testbed, shell: RemoteShell) -> Result<RemoteShell> {
+    let before = bed.qmp().position();
+    step!("Initiate system reboot", shell.console().send_line("reboot")).await?;
+    let by_guest = |event: &Event| event.name == "RESET" && event.data["guest"] == true;
+    let reset = bed
+        .qmp()
+        .wait_until("RESET by the guest", before, POWEROFF_LIMIT, by_guest);
+    step!("Wait until the VM resets", reset).await?;
+    boot_and_login(shell.console()).await
 }
 
 /// Shuts the system down and waits until the machine is off.
