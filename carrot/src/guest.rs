@@ -9,7 +9,7 @@ use alpy::{Testbed, step};
 use anyhow::{Result, bail};
 
 /// How long the system may take from the CPU's start to the login prompt. A busy machine without KVM takes its time.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long the system may take to power off.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(60);

@@ -27,7 +27,7 @@ pub const PROMPT: &str = "rabbit# ";
 pub const PANIC: &str = "Kernel panic";
 
 /// How long a rabbit may take to boot. A busy machine without KVM takes its time.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// From the CPU's start to the shell of root, who has no password.
 pub fn logged_in() -> Recipe {
