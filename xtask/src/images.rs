@@ -243,7 +243,12 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     }
     programs::install(recipe.programs.on(system), root, &mut tree)?;
     let modules = modules::Modules::find(root)?;
-    modules.install(&described.load, &described.modules, &mut tree)?;
+    let wanted: Vec<String> = modules
+        .present(&described.optional)
+        .chain(&described.modules)
+        .cloned()
+        .collect();
+    modules.install(&described.load, &wanted, &mut tree)?;
     // The kernel opens it for init, before there is a /dev.
     tree.terminal("dev/console", 5, 1);
     let boot = recipe::files(&root.join("boot"))?;

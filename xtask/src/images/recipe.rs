@@ -61,6 +61,8 @@ pub struct Kernel {
     pub load: Vec<String>,
     /// Further modules to have.
     pub modules: Vec<String>,
+    /// Modules to have where the kernel has them: others do without.
+    pub optional: Vec<String>,
 }
 
 impl Choice {
