@@ -252,14 +252,13 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     // The kernel opens it for init, before there is a /dev.
     tree.terminal("dev/console", 5, 1);
     let boot = recipe::files(&root.join("boot"))?;
-    let image = boot.iter().find(|path| {
+    let vmlinuz = boot.iter().find(|path| {
         path.file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
     });
-    let image =
-        image.with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
-    let path = image;
-    let image = fs::read(path)?;
+    let vmlinuz = vmlinuz
+        .with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
+    let image = fs::read(vmlinuz)?;
     // As it comes if need be: that is slower.
     let unpacked = kernel::unpacked(&image, new)?;
     fs::write(new.join("kernel"), unpacked.as_ref().unwrap_or(&image))?;
@@ -273,7 +272,7 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     disk::write(
         root,
         &new.join("disk.img"),
-        path,
+        vmlinuz,
         &new.join("initrd"),
         &described.cmdline,
     )

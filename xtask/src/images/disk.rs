@@ -60,29 +60,16 @@ pub fn write(root: &Path, image: &Path, kernel: &Path, initrd: &Path, cmdline: &
     let geometry = [HEADS, SECTORS_A_TRACK, sectors, START].map(|number| number.to_string());
     let [heads, sectors_a_track, sectors, start] = geometry.each_ref().map(String::as_str);
     let mut format = tools.command("mformat");
-    format.args(["-i", &system, "-F", "-v", LABEL, "-N", "20000101"]);
-    format.args([
-        "-h",
-        heads,
-        "-s",
-        sectors_a_track,
-        "-T",
-        sectors,
-        "-H",
-        start,
-        "::",
-    ]);
+    format
+        .args(["-i", &system, "-F", "-v", LABEL, "-N", "20000101"])
+        .args(["-h", heads, "-s", sectors_a_track])
+        .args(["-T", sectors, "-H", start, "::"]);
     output(format, Kind::Group)?.success("mformat")?;
 
     let mut folders = tools.command("mmd");
-    folders.args([
-        "-i",
-        &system,
-        "::/EFI",
-        "::/EFI/BOOT",
-        "::/loader",
-        "::/loader/entries",
-    ]);
+    folders
+        .args(["-i", &system, "::/EFI", "::/EFI/BOOT"])
+        .args(["::/loader", "::/loader/entries"]);
     output(folders, Kind::Group)?.success("mmd")?;
     let copy = |from: &Path, to: &str| {
         let mut copy = tools.command("mcopy");
@@ -177,6 +164,8 @@ impl Tools {
         command
             .env("PATH", std::env::join_paths(folders).unwrap_or_default())
             .env("LC_ALL", "C")
+            // Nobody's own drives.
+            .env("HOME", self.folder.path())
             // Equal files make equal bytes.
             .env("SOURCE_DATE_EPOCH", "946684800")
             .env("TZ", "UTC")
