@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The life of a rabbit: boot, login, configuration, power off.
+//! The life of a rabbit: boot, login, configuration, reboot, power off.
 
 use std::time::Duration;
 
 use alpy::console::{Console, RemoteShell};
+use alpy::qmp::Event;
 use alpy::{Dut, step};
 use anyhow::{Result, bail};
 
 /// How long the system may take from the CPU's start to the login prompt. A busy machine without KVM takes its time.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long the system may take to power off.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(60);
@@ -33,6 +34,10 @@ pub async fn login(machine: &impl AsRef<Dut>) -> Result<RemoteShell> {
         };
         return step!("Attach to the shell", attach).await;
     }
+    boot_and_login(console).await
+}
+
+async fn boot_and_login(console: &Console) -> Result<RemoteShell> {
     step!("Wait for the system to boot", boot(console)).await?;
     let login = async {
         console.send_line("root").await?;
@@ -76,6 +81,22 @@ async fn type_and_run(shell: &mut RemoteShell, name: &str, script: &str) -> Resu
     let execute = shell.execute(&path);
     step!(target: "alpy::remote_shell", format!("Run script {name}"), execute).await?;
     Ok(())
+}
+
+/// Reboots the system, waits for the login prompt, and logs in again: the shell of before is gone.
+///
+/// # Errors
+/// The machine does not reset, or there is no prompt in time.
+pub async fn reboot(machine: &impl AsRef<Dut>, shell: RemoteShell) -> Result<RemoteShell> {
+    let machine = machine.as_ref();
+    let before = machine.qmp().position();
+    step!("Initiate system reboot", shell.console().send_line("reboot")).await?;
+    let by_guest = |event: &Event| event.name == "RESET" && event.data["guest"] == true;
+    let reset = machine
+        .qmp()
+        .wait_until("RESET by the guest", before, POWEROFF_LIMIT, by_guest);
+    step!("Wait until the VM resets", reset).await?;
+    boot_and_login(shell.console()).await
 }
 
 /// Shuts the system down and waits until the machine is off.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Helpers of the rabbit tests.
 //!
-//! - [`login`], [`configure`], [`poweroff`]: the life of a rabbit, from its boot to its end.
+//! - [`login`], [`configure`], [`reboot`], [`poweroff`]: the life of a rabbit, from its boot to its end.
 //! - [`ping`]: echo requests from a node, answered or lost.
 //! - [`iperf3`]: throughput between two nodes, over TCP and UDP.
 //! - [`http`]: servers and requests.
 //! - [`tcp`]: connections that are dropped.
 //! - [`frames`]: frames of any kind, sent and received as they are.
 //! - [`wire`]: what the captures of a finished test show.
+//! - [`disk`]: what a guest does with its disks.
 
+pub mod disk;
 pub mod frames;
 pub mod http;
 pub mod iperf3;
@@ -18,4 +20,4 @@ pub mod wire;
 
 mod guest;
 
-pub use guest::{configure, login, poweroff};
+pub use guest::{configure, login, poweroff, reboot};

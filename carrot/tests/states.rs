@@ -215,6 +215,32 @@ async fn a_restored_rabbit_and_a_booted_one_see_the_same_wire() {
 }
 
 /// The folders of the states, and the lines of a log that speak of them.
+/// Such a rabbit has what it has written before the state was saved and after, and its firmware boots it again.
+#[tokio::test]
+async fn a_rabbit_restored_with_its_disk_writes_to_it_and_reboots() {
+    need!(docker, qemu);
+    let recipe = Recipe::new("disk-written")
+        .within(Duration::from_secs(120))
+        .expect("rabbit login: ")
+        .line("root")
+        .expect(rabbit::PROMPT)
+        .line("echo first > /config/first")
+        .root_shell(rabbit::PROMPT);
+    let run = rabbit("states-disk", shared())
+        .machine(rabbit::disk_machine().unwrap().saved_state(recipe))
+        .run(async |bed| {
+            bed.start_cpu().await?;
+            assert!(bed.is_restored());
+            let mut shell = carrot::login(bed).await?;
+            shell.run("echo second > /config/second").await?;
+            let mut shell = carrot::reboot(bed, shell).await?;
+            let kept = shell.run("cat /config/first /config/second").await?;
+            assert_eq!(kept.text(), "first\nsecond\n");
+            Ok::<_, anyhow::Error>(())
+        });
+    run.await.unwrap();
+}
+
 fn states(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.join("manifest").is_file()).collect()

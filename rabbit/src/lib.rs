@@ -2,6 +2,7 @@
 //! The sample appliance of the alpy project: a small Linux router.
 //!
 //! - [`machine`]: the rabbit as a QEMU machine.
+//! - [`disk_machine`]: the same that boots from a disk, and keeps its configuration there.
 //! - [`image`]: the container images that its tests use.
 //! - [`images`]: where `cargo xtask images` put all of them.
 //!
@@ -9,10 +10,11 @@
 
 pub mod images;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alpy::docker::{Engine, Tar};
-use alpy::qemu::{Machine, Recipe};
+use alpy::qemu::{Disk, Machine, Recipe};
 use anyhow::{Context, Result};
 
 /// Memory of the rabbit in MiB.
@@ -25,7 +27,7 @@ pub const PROMPT: &str = "rabbit# ";
 pub const PANIC: &str = "Kernel panic";
 
 /// How long a rabbit may take to boot. A busy machine without KVM takes its time.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// From the CPU's start to the shell of root, who has no password.
 pub fn logged_in() -> Recipe {
@@ -46,6 +48,25 @@ pub fn machine() -> Result<Machine> {
         .append(rabbit.cmdline)
         .memory_mib(MEMORY_MIB)
         .saved_state(logged_in()))
+}
+
+/// The rabbit as a machine with a disk that it boots from: by BIOS, and with [`Machine::firmware`] by UEFI. The rest is as in [`machine`].
+///
+/// Such a rabbit keeps its configuration: the file system of its disk is at [`CONFIG`], and at boot it runs the script `startup` there. That
+/// outlives a reboot, not the test: what the guest writes goes to an overlay that is gone with QEMU ([`Disk`]).
+pub fn disk_machine() -> Result<Machine> {
+    Ok(Machine::new()
+        .disk(Disk::new(disk_image()?).format("raw"))
+        .memory_mib(MEMORY_MIB)
+        .saved_state(logged_in()))
+}
+
+/// Where a rabbit that booted from its disk has the disk's file system.
+pub const CONFIG: &str = "/config";
+
+/// The disk image of [`disk_machine`].
+pub fn disk_image() -> Result<PathBuf> {
+    Ok(images::manifest()?.rabbit.disk)
 }
 
 /// The name of a container image that the tests use: `busybox`, `http`, `iperf3`, `iproute2` or `tcpreplay`. It is imported into the engine if it

@@ -14,7 +14,9 @@
 
 mod apk;
 mod apt;
+mod disk;
 mod elf;
+mod kernel;
 // One definition for the writer and the reader; rabbit depends on alpy, which xtask must build without.
 #[path = "../../rabbit/src/images/manifest.rs"]
 mod manifest;
@@ -47,6 +49,7 @@ pub use manifest::{Container, Manifest};
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
+    ("gzip", "gzip"),
     ("sha256sum", "coreutils"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
@@ -57,7 +60,9 @@ const BUILDER: &[&str] = &[
     include_str!("images.rs"),
     include_str!("images/apk.rs"),
     include_str!("images/apt.rs"),
+    include_str!("images/disk.rs"),
     include_str!("images/elf.rs"),
+    include_str!("images/kernel.rs"),
     include_str!("images/modules.rs"),
     include_str!("images/packages.rs"),
     include_str!("images/programs.rs"),
@@ -217,10 +222,10 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
     Ok(manifest)
 }
 
-/// Writes kernel and initrd into the folder `new`. Paths in the result are relative to it.
+/// Writes kernel, initrd and disk image into the folder `new`. Paths in the result are relative to it.
 fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
     let recipe = &recipes.appliance;
-    let kernel = recipe
+    let described = recipe
         .kernel
         .as_ref()
         .context("the recipe of rabbit has no kernel")?;
@@ -238,17 +243,25 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     }
     programs::install(recipe.programs.on(system), root, &mut tree)?;
     let modules = modules::Modules::find(root)?;
-    modules.install(&kernel.load, &kernel.modules, &mut tree)?;
+    let wanted: Vec<String> = modules
+        .present(&described.optional)
+        .chain(&described.modules)
+        .cloned()
+        .collect();
+    modules.install(&described.load, &wanted, &mut tree)?;
     // The kernel opens it for init, before there is a /dev.
     tree.terminal("dev/console", 5, 1);
     let boot = recipe::files(&root.join("boot"))?;
-    let image = boot.iter().find(|path| {
+    let vmlinuz = boot.iter().find(|path| {
         path.file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
     });
-    let image =
-        image.with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
-    fs::copy(image, new.join("vmlinuz"))?;
+    let vmlinuz = vmlinuz
+        .with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
+    let image = fs::read(vmlinuz)?;
+    // As it comes if need be: that is slower.
+    let unpacked = kernel::unpacked(&image, new)?;
+    fs::write(new.join("kernel"), unpacked.as_ref().unwrap_or(&image))?;
     // Compressed it boots as fast, and fits a smaller machine.
     fs::write(new.join("root.cpio"), tree.cpio())?;
     let mut compress = command("zstd");
@@ -256,10 +269,19 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
         .args(["--quiet", "--rm", "root.cpio", "-o", "initrd"])
         .current_dir(new);
     output(compress, Kind::Group)?.success("compress the initrd")?;
+    disk::write(
+        root,
+        &new.join("disk.img"),
+        vmlinuz,
+        &new.join("initrd"),
+        &described.cmdline,
+    )
+    .context("make the disk image")?;
     Ok(Appliance {
-        kernel: "vmlinuz".into(),
+        kernel: "kernel".into(),
         initrd: "initrd".into(),
-        cmdline: kernel.cmdline.clone(),
+        cmdline: described.cmdline.clone(),
+        disk: "disk.img".into(),
     })
 }
 

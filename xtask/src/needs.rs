@@ -14,7 +14,10 @@ use crate::stop;
 pub type Need = (&'static str, &'static str);
 
 /// For the rabbit tests. The images and the engine have lists of their own.
-pub const RABBIT_TESTS: &[Need] = &[("qemu-system-x86_64", "qemu-system-x86")];
+pub const RABBIT_TESTS: &[Need] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+];
 
 /// For the tests of the crates, which ask independent tools whether alpy is right.
 pub const CRATE_TESTS: &[Need] = &[
@@ -29,6 +32,7 @@ pub const CRATE_TESTS: &[Need] = &[
     ("tcpdump", "tcpdump"),
     ("busybox", "busybox-static"),
     ("unshare", "util-linux"),
+    ("partx", "util-linux"),
 ];
 
 /// For users to be made, as root, who run the tests again.

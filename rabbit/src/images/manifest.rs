@@ -26,7 +26,7 @@ pub struct Manifest {
     pub containers: BTreeMap<String, Container>,
 }
 
-/// A guest that QEMU boots directly, from a kernel and an initrd.
+/// A guest that QEMU boots directly, from a kernel and an initrd, or from a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appliance {
     /// The kernel, for QEMU's `-kernel`.
@@ -35,6 +35,8 @@ pub struct Appliance {
     pub initrd: PathBuf,
     /// Kernel command line, for QEMU's `-append`.
     pub cmdline: String,
+    /// A raw disk image that boots by BIOS and by UEFI. It has the same system.
+    pub disk: PathBuf,
 }
 
 /// A container image to be.
@@ -61,8 +63,10 @@ impl Manifest {
 
     /// Every path in the manifest.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Appliance { kernel, initrd, .. } = &mut self.rabbit;
-        [kernel, initrd].into_iter().chain(
+        let Appliance {
+            kernel, initrd, disk, ..
+        } = &mut self.rabbit;
+        [kernel, initrd, disk].into_iter().chain(
             self.containers
                 .values_mut()
                 .map(|container| &mut container.rootfs),

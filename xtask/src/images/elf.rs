@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use elf::ElfBytes;
-use elf::abi::{DT_NEEDED, PT_INTERP};
+use elf::abi::{DT_NEEDED, PT_INTERP, PT_NOTE};
 use elf::endian::AnyEndian;
 
 /// What a program or a library must have to be run: absolute path of the loader, file names of libraries.
@@ -55,9 +55,45 @@ pub fn module_info(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     Ok(pairs.collect())
 }
 
+/// Whether a kernel has the entry by which QEMU starts it without a boot loader: the note `XEN_ELFNOTE_PHYS32_ENTRY`, by the kernel's
+/// include/xen/interface/elfnote.h.
+pub fn has_pvh_entry(bytes: &[u8]) -> bool {
+    /// Length of the name; the length of the value comes between it and the number of the note.
+    const NAME: [u8; 4] = 4_u32.to_le_bytes();
+    const PHYS32_ENTRY: &[u8] = b"\x12\0\0\0Xen\0";
+    let Ok(file) = ElfBytes::<AnyEndian>::minimal_parse(bytes) else {
+        return false;
+    };
+    let segments = file.segments().into_iter().flatten();
+    segments
+        .filter(|segment| segment.p_type == PT_NOTE)
+        .filter_map(|segment| file.segment_data(&segment).ok())
+        .any(|notes| {
+            let mut windows = notes.windows(16);
+            windows.any(|note| note[..4] == NAME && note[8..] == *PHYS32_ENTRY)
+        })
+}
+
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// An ELF file with a note of Xen's that has this number.
+    pub fn with_note(number: u32) -> Vec<u8> {
+        let mut file = vec![0; 64 + 56];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        // An executable for x86-64 with one program header, right behind.
+        for (at, value) in [(16, 2), (18, 62), (20, 1), (32, 64), (52, 64), (54, 56), (56, 1)] {
+            file[at] = value;
+        }
+        // Its segment: notes, of 20 bytes, behind the headers.
+        for (at, value) in [(0, 4), (8, 120), (32, 20), (40, 20), (48, 4)] {
+            file[64 + at] = value;
+        }
+        let words = [4, 4, number, u32::from_le_bytes(*b"Xen\0"), 0x0010_0000];
+        file.extend(words.map(u32::to_le_bytes).concat());
+        file
+    }
 
     #[test]
     fn this_very_program_needs_a_loader_and_libc() {
@@ -76,5 +112,12 @@ mod tests {
         assert!(!is_elf(b"#!/bin/sh\n"));
         assert!(needs(b"#!/bin/sh\n").is_err());
         assert!(module_info(&std::fs::read(std::env::current_exe().unwrap()).unwrap()).is_err());
+    }
+
+    #[test]
+    fn the_entry_for_pvh_is_a_note_of_its_own_number() {
+        assert!(has_pvh_entry(&with_note(18)));
+        assert!(!has_pvh_entry(&with_note(7)));
+        assert!(!has_pvh_entry(b"MZ"));
     }
 }

@@ -62,6 +62,14 @@ impl Modules {
         })
     }
 
+    /// Those of the modules that this kernel has, as files or in itself.
+    pub fn present<'a>(&self, modules: &'a [String]) -> impl Iterator<Item = &'a String> {
+        modules.iter().filter(|name| {
+            let name = canonical(name);
+            self.files.contains_key(&name) || self.builtin.contains(&name)
+        })
+    }
+
     /// Puts the modules into the tree, those in `load` and `modules` with all that they depend on, and
     /// `etc/modules` with the names of those in `load`.
     pub fn install(&self, load: &[String], modules: &[String], tree: &mut Tree) -> Result<()> {
@@ -205,6 +213,8 @@ mod tests {
         )
         .unwrap();
         let modules = Modules::find(folder.path()).unwrap();
+        let both = ["virtio-pci", "sch_tbf"].map(ToOwned::to_owned);
+        assert_eq!(modules.present(&both).collect::<Vec<_>>(), ["virtio-pci"]);
         let mut tree = Tree::default();
         modules
             .install(&["virtio_pci".to_owned()], &[], &mut tree)

@@ -2,6 +2,7 @@
 //! Programs out of unpacked packages, with the libraries that they load.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub fn install<'a>(programs: impl Iterator<Item = &'a str>, root: &Path, tree: &
     let mut libraries = BTreeSet::new();
     let mut applets = Vec::new();
     for name in programs {
-        let path = find(root, PROGRAMS, name).with_context(|| format!("no package has a program {name}"))?;
+        let path = find_program(root, name)?;
         install_file(root, &path, &mut libraries, tree)?;
         if name.starts_with("busybox") {
             let names = self::applets(root, &path)?;
@@ -143,17 +144,47 @@ fn merged(path: &str) -> String {
     }
 }
 
-/// Asks a busybox for its applets. It runs by its own loader with its own libraries, whatever those of the host are.
+/// What runs a program of the packages in the folder `root`, whatever the host's libraries are.
+pub struct Loader {
+    /// The packages' own loader.
+    pub path: PathBuf,
+    /// The folders of their libraries, for its `--library-path`.
+    pub libraries: OsString,
+}
+
+/// The loader for a program, its path relative to `root`. A static one needs none.
+pub fn loader(root: &Path, path: &str) -> Result<Option<Loader>> {
+    let Some(loader) = elf::needs(&read(root, path)?)?.loader else {
+        return Ok(None);
+    };
+    let found = find_loader(root, &loader).and_then(|path| real(root, &path));
+    let folders = LIBRARIES.iter().map(|folder| root.join(folder));
+    Ok(Some(Loader {
+        path: found.with_context(|| format!("{path} needs {loader}, which no package has"))?,
+        libraries: std::env::join_paths(folders)?,
+    }))
+}
+
+/// The file of a program in the packages in the folder `root`; the path is relative to `root`.
+pub fn find_program(root: &Path, name: &str) -> Result<String> {
+    find(root, PROGRAMS, name).with_context(|| format!("no package has a program {name}"))
+}
+
+/// The first of these files that the packages in the folder `root` have; the paths are relative to `root`.
+pub fn find_file(root: &Path, paths: &[&str]) -> Result<PathBuf> {
+    paths
+        .iter()
+        .find_map(|path| real(root, path))
+        .with_context(|| format!("no package has {}", paths.join(" or ")))
+}
+
+/// Asks a busybox for its applets.
 fn applets(root: &Path, path: &str) -> Result<Vec<String>> {
     let busybox = root.join(path);
-    let mut list = match elf::needs(&read(root, path)?)?.loader {
+    let mut list = match loader(root, path)? {
         Some(loader) => {
-            let folders: Vec<PathBuf> = LIBRARIES.iter().map(|folder| root.join(folder)).collect();
-            let loader = find_loader(root, &loader).and_then(|path| real(root, &path));
-            let mut list = command(loader.context("no package has the loader")?);
-            list.arg("--library-path")
-                .arg(std::env::join_paths(folders)?)
-                .arg(&busybox);
+            let mut list = command(loader.path);
+            list.arg("--library-path").arg(loader.libraries).arg(&busybox);
             list
         }
         None => command(&busybox),

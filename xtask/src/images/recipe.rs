@@ -61,6 +61,8 @@ pub struct Kernel {
     pub load: Vec<String>,
     /// Further modules to have.
     pub modules: Vec<String>,
+    /// Modules to have where the kernel has them: others do without.
+    pub optional: Vec<String>,
 }
 
 impl Choice {
@@ -169,9 +171,9 @@ mod tests {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(kernel(System::Debian), ["linux-image-cloud-amd64"]);
-        assert_eq!(kernel(System::Ubuntu), ["linux-image-virtual"]);
-        assert_eq!(kernel(System::Alpine), ["linux-virt"]);
+        assert_eq!(kernel(System::Debian), ["linux-image-amd64"]);
+        assert_eq!(kernel(System::Ubuntu), ["linux-image-generic"]);
+        assert_eq!(kernel(System::Alpine), ["linux-lts"]);
     }
 
     #[test]
