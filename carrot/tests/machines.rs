@@ -9,6 +9,8 @@ use alpy::{CableEnd, DirectLink, Dut, Link, Testbed, TestbedBuilder};
 use alpy_need::need;
 use anyhow::{Context, Result, ensure};
 use carrot::ping;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How long a guest may take to see what has changed.
 const NOTICE: Duration = Duration::from_secs(10);
@@ -56,6 +58,10 @@ async fn router(dut: &Dut) -> Result<RemoteShell> {
     Ok(shell)
 }
 
+fn signal(dut: &Dut, signal: Signal) -> Result<()> {
+    Ok(kill(Pid::from_raw(dut.qemu().pid().try_into()?), signal)?)
+}
+
 async fn expect_in_guest(shell: &mut RemoteShell, command: &str, wanted: &str) -> Result<()> {
     let mut looks = tokio::time::interval(Duration::from_millis(50));
     let wait = async {
@@ -100,9 +106,18 @@ async fn a_direct_link_is_a_wire_with_a_capture_and_a_cable() -> Result<()> {
             ping::answers(bed.node(NODES[0]), "192.168.1.1").await?;
             let none = cable.unplug_end(CableEnd::Node).await.unwrap_err().to_string();
             ensure!(none == "link 1 has no end Node", "{none}");
+            let cut = direct.mark("cut")?;
             cable.blackhole().await?;
             ping::is_lost(bed.node(NODES[0]), "192.168.1.1").await?;
             ping::is_lost(bed.node(NODES[1]), "192.168.0.1").await?;
+            // The capture is in front of the cut, seen from the first machine.
+            let after = direct.since(&cut)?;
+            after
+                .expect(filter::icmp_echo_to([192, 168, 1, 1]), Duration::ZERO)
+                .await?;
+            after
+                .expect_none(filter::icmp_echo_to([192, 168, 0, 1]), Duration::ZERO)
+                .await?;
             carriers(&mut shells, "1", "1").await?;
             cable.plug().await?;
             ping::answers(bed.node(NODES[1]), "192.168.0.1").await
@@ -129,7 +144,17 @@ async fn a_machine_without_power_has_no_carrier_for_others() -> Result<()> {
             );
             expect_in_guest(&mut shells[0], "cat /sys/class/net/eth1/carrier", "0").await?;
             ping::is_lost(bed.node(NODES[0]), "192.168.1.1").await?;
-            ping::answers(bed.node(NODES[0]), "192.168.0.2").await
+            ping::answers(bed.node(NODES[0]), "192.168.0.2").await?;
+            // The other one too, one of whose neighbours has no power already, and which hangs.
+            signal(bed.dut(0), Signal::SIGSTOP)?;
+            bed.cut_power(0).await?;
+            ensure!(
+                !bed.node(NODES[0]).link_state()?.carrier,
+                "the other node has lost its carrier"
+            );
+            let off = bed.hot_plug(Link::new()).await.unwrap_err().to_string();
+            ensure!(off.starts_with("machine 0 has ended"), "{off}");
+            Ok::<_, anyhow::Error>(())
         })
         .await?;
     Ok(())
@@ -167,6 +192,11 @@ async fn a_link_comes_and_goes_while_the_machine_runs() -> Result<()> {
                 "the node has lost its carrier"
             );
             ping::answers(bed.node(NODES[0]), "192.168.1.1").await?;
+            let gone = bed.cable(new).plug().await.unwrap_err().to_string();
+            ensure!(
+                gone == "link 3 has no NIC any more at machine 1: it was pulled out",
+                "{gone}"
+            );
             // There is room for another one, and that one is pulled first.
             let next = bed
                 .hot_plug(Link::new().address("192.168.3.1/24").boot_unplugged())
@@ -190,6 +220,24 @@ async fn a_link_comes_and_goes_while_the_machine_runs() -> Result<()> {
             Ok::<_, anyhow::Error>(())
         })
         .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_of_one_machine_of_several_says_which() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    let failure = chain("machine-gone")?
+        .run(async |bed| -> Result<()> {
+            signal(bed.dut(1), Signal::SIGKILL)?;
+            std::future::pending().await
+        })
+        .await
+        .unwrap_err()
+        .to_string();
+    ensure!(
+        failure.contains("machine 1 is gone: QEMU ended with signal: 9 (SIGKILL)"),
+        "{failure}"
+    );
     Ok(())
 }
 

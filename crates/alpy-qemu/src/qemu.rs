@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use alpy_qmp::commands::{Closefd, Cont, Getfd, NetdevDel};
-use alpy_qmp::{Client, Position};
+use alpy_qmp::{Client, ErrorClass, Position};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -43,6 +44,7 @@ pub struct Qemu {
     cpu_started: OnceLock<Instant>,
     /// Somebody has told it to end.
     told_to_end: AtomicBool,
+    killed: AtomicBool,
 }
 
 /// The network interfaces that the machine has had.
@@ -147,6 +149,7 @@ impl Qemu {
             disks: machine.disks().len(),
             cpu_started: OnceLock::new(),
             told_to_end: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
         })
     }
 
@@ -267,36 +270,47 @@ impl Qemu {
         }
         let fdname = format!("link{index}");
         let (netdev, dump, device) = nic.additions(index, self.nic_model, &fdname);
-        if let Some(descriptor) = nic.into_descriptor() {
-            let fdname = fdname.clone();
-            self.qmp
-                .execute(Getfd { fdname })
-                .descriptor(descriptor)
-                .await
-                .map_err(when)?;
-        }
-        if let Err(error) = self.qmp.execute(netdev).await {
-            // Whether it was there matters less than what QEMU said.
-            let _ = self.qmp.execute(Closefd { fdname }).await;
-            return Err(when(error));
-        }
-        let rest = async {
-            if let Some(dump) = dump {
-                self.qmp.execute(dump).await?;
+        let descriptor = nic.into_descriptor();
+        let plug = async {
+            if let Some(descriptor) = descriptor {
+                let fdname = fdname.clone();
+                self.qmp.execute(Getfd { fdname }).descriptor(descriptor).await?;
             }
-            self.qmp.execute(device).await
+            if let Err(error) = self.qmp.execute(netdev).await {
+                // Whether it was there matters less than what QEMU said.
+                let fdname = fdname.clone();
+                let _ = self.qmp.execute(Closefd { fdname }).await;
+                return Err(error);
+            }
+            let rest = async {
+                if let Some(dump) = dump {
+                    self.qmp.execute(dump).await?;
+                }
+                self.qmp.execute(device).await
+            };
+            if let Err(error) = rest.await {
+                let _ = self.qmp.execute(NetdevDel { id: fdname.clone() }).await;
+                return Err(error);
+            }
+            Ok(())
         };
-        if let Err(error) = rest.await {
-            let _ = self.qmp.execute(NetdevDel { id: fdname }).await;
-            return Err(when(error));
+        match plug.await {
+            Ok(()) => {
+                self.nics().captures.extend(capture);
+                Ok(index)
+            }
+            Err(error) => {
+                if let Some(Captured { path, .. }) = capture {
+                    let _ = fs::remove_file(path);
+                }
+                Err(when(error))
+            }
         }
-        self.nics().captures.extend(capture);
-        Ok(index)
     }
 
     /// Pulls a network interface out: asks the guest to let it go, waits until it has, and closes its backend and its capture.
     ///
-    /// Not cancel safe: the guest stays asked.
+    /// Not cancel safe: the guest stays asked. It can be called again, also when the guest has let go in the meantime.
     ///
     /// # Errors
     /// [`Error::Qmp`], also if the guest does not let go within `timeout`, as one whose CPUs do not run.
@@ -305,10 +319,10 @@ impl Qemu {
             when: "when a network interface was pulled out",
             source,
         };
-        self.qmp
-            .unplug(&format!("nic{index}"), timeout)
-            .await
-            .map_err(when)?;
+        match self.qmp.unplug(&format!("nic{index}"), timeout).await {
+            Err(alpy_qmp::Error::Server(error)) if error.class == ErrorClass::DeviceNotFound => {}
+            result => result.map_err(when)?,
+        }
         self.before_closing(|nic| nic == index);
         let id = format!("link{index}");
         self.qmp.execute(NetdevDel { id }).await.map_err(when)?;
@@ -349,7 +363,7 @@ impl Qemu {
     ///
     /// # Errors
     /// [`Error::Killed`]. [`Error::Exited`] if the exit status is not 0, or if QEMU had ended before with a status that is
-    /// not.
+    /// not; one that was [killed](Self::kill) here, or by an earlier call, has ended as it was told to.
     pub async fn quit(&self, timeout: Duration) -> Result<()> {
         let begin = Instant::now();
         self.told_to_end.store(true, Ordering::Relaxed);
@@ -370,7 +384,8 @@ impl Qemu {
                 });
             }
         };
-        if status.success() {
+        let killed = self.killed.load(Ordering::Relaxed) && status.signal() == Some(libc::SIGKILL);
+        if status.success() || killed {
             Ok(())
         } else {
             Err(self.process.exited("at its end", status))
@@ -380,6 +395,7 @@ impl Qemu {
     /// Sends SIGKILL, and does not wait.
     pub fn kill(&self) {
         self.told_to_end.store(true, Ordering::Relaxed);
+        self.killed.store(true, Ordering::Relaxed);
         self.process.kill();
     }
 

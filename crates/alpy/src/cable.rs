@@ -36,18 +36,25 @@ use crate::step::within;
 #[derive(Debug, Clone, Copy)]
 pub struct Cable<'a> {
     link: usize,
-    near: Nic<'a>,
+    near: CableNic<'a>,
     far: End<'a>,
 }
 
-/// A machine's monitor, and the number of its NIC.
-type Nic<'a> = (&'a Client, usize);
+/// A machine's NIC.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CableNic<'a> {
+    pub(crate) qmp: &'a Client,
+    pub(crate) machine: usize,
+    pub(crate) nic: usize,
+    /// It was pulled out of the machine.
+    pub(crate) gone: bool,
+}
 
 /// What is at the other end of a cable.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End<'a> {
     Node { node: &'a Node, tap: &'a OwnedFd },
-    Nic(Nic<'a>),
+    Nic(CableNic<'a>),
 }
 
 /// How long the node's kernel may take to notice that its carrier is gone or there: up to a second, on an idle machine.
@@ -60,7 +67,7 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CableEnd {
     /// At the machine, the first one of a direct link: the guest sees its NIC's link go down, neither sends nor receives. The other end
-    /// sees nothing.
+    /// sees nothing. (What comes for an e1000 meanwhile waits for it, in QEMU, instead of being lost. Pull both ends.)
     Machine,
     /// At the node: its interface has no carrier, and sends nothing. What the machine sends arrives all the same. The guest sees
     /// nothing.
@@ -80,7 +87,7 @@ impl CableEnd {
 }
 
 impl<'a> Cable<'a> {
-    pub(crate) fn new(link: usize, near: Nic<'a>, far: End<'a>) -> Self {
+    pub(crate) fn new(link: usize, near: CableNic<'a>, far: End<'a>) -> Self {
         Self { link, near, far }
     }
 
@@ -169,7 +176,7 @@ impl<'a> Cable<'a> {
     }
 
     pub(crate) async fn set_near(&self, plugged: bool) -> Result<()> {
-        set_link(self.near, plugged).await
+        self.set_link(self.near, plugged).await
     }
 
     pub(crate) async fn set_far(&self, plugged: bool) -> Result<()> {
@@ -181,13 +188,27 @@ impl<'a> Cable<'a> {
                 })?;
                 noticed(node, plugged).await
             }
-            End::Nic(nic) => set_link(nic, plugged).await,
+            End::Nic(nic) => self.set_link(nic, plugged).await,
         }
     }
 
-    /// A filter of QEMU's that sends all frames elsewhere, which is nowhere. It stands behind that of the capture, seen from the tap.
+    async fn set_link(&self, of: CableNic<'_>, up: bool) -> Result<()> {
+        if of.gone {
+            return Err(Error::NicGone {
+                index: self.link,
+                machine: of.machine,
+            });
+        }
+        let name = format!("nic{}", of.nic);
+        of.qmp.execute(SetLink { name, up }).await?;
+        Ok(())
+    }
+
+    /// A filter of QEMU's that sends all frames elsewhere, which is nowhere. It stands behind that of the capture, seen from where the
+    /// capture is: from the tap, and on a direct link from the first machine. QEMU passes what a NIC sends through the filters from the last
+    /// to the first, and what comes to it from the first to the last.
     async fn set_blackhole(&self, wanted: bool) -> Result<()> {
-        let nic = self.near.1;
+        let nic = self.near.nic;
         let id = format!("blackhole{nic}");
         // Each on its own: somebody may have been cancelled between the two.
         let filters = self.ask("qom-list", json!({"path": "/objects"})).await?;
@@ -199,8 +220,13 @@ impl<'a> Cable<'a> {
                 self.ask("chardev-add", nowhere).await?;
             }
             if !filter {
+                let position = match self.far {
+                    End::Node { .. } => "tail",
+                    End::Nic(_) => "head",
+                };
                 let filter = json!({
                     "qom-type": "filter-redirector", "id": id, "netdev": format!("link{nic}"), "queue": "all", "outdev": id,
+                    "position": position,
                 });
                 self.ask("object-add", filter).await?;
             }
@@ -216,14 +242,8 @@ impl<'a> Cable<'a> {
     }
 
     async fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
-        Ok(self.near.0.execute_raw(command, arguments).await?)
+        Ok(self.near.qmp.execute_raw(command, arguments).await?)
     }
-}
-
-async fn set_link((qmp, nic): Nic<'_>, up: bool) -> Result<()> {
-    let name = format!("nic{nic}");
-    qmp.execute(SetLink { name, up }).await?;
-    Ok(())
 }
 
 /// Waits until a node's kernel sends, or no longer does. One whose interface is down does not, whatever the cable is like.

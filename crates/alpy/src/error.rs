@@ -38,7 +38,10 @@ pub enum Error {
         source: alpy_netns::Error,
     },
     /// A link of a machine that the testbed does not have.
-    #[error("link {index} is of machine {machine}, and the testbed has {count} (they are counted from 0)")]
+    #[error(
+        "link {index} is of machine {machine}, and the testbed has {count}, counted from 0; remedy: another number, or one more \
+         TestbedBuilder::machine"
+    )]
     NoMachine {
         /// Which link, from 0.
         index: usize,
@@ -46,6 +49,28 @@ pub enum Error {
         machine: usize,
         /// How many there are.
         count: usize,
+    },
+    /// A machine ended in the middle of a test with several.
+    #[error("machine {index} is gone")]
+    MachineGone {
+        /// Which machine, from 0.
+        index: usize,
+        /// How it ended.
+        source: alpy_qemu::Error,
+    },
+    /// A machine that has ended was to be changed.
+    #[error("machine {index} has ended: nothing can be plugged in or pulled out")]
+    MachineOff {
+        /// Which machine, from 0.
+        index: usize,
+    },
+    /// The NIC at an end of a link has been pulled out of its machine.
+    #[error("link {index} has no NIC any more at machine {machine}: it was pulled out")]
+    NicGone {
+        /// Which link, from 0.
+        index: usize,
+        /// Which machine, from 0.
+        machine: usize,
     },
     /// An end of a cable that the link does not have.
     #[error("link {index} has no end {end:?}")]

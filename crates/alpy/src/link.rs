@@ -39,7 +39,8 @@ pub struct Link {
 ///
 /// It has a number among the links, a capture, which is at the first machine's end, and a [`Cable`](crate::Cable), as any other. Nothing is
 /// between the two machines but a pair of sockets: a frame that one of them sends is one that the other one receives. While a machine does
-/// not take frames, as one that is stopped, they wait, as behind a switch that sends PAUSE.
+/// not take frames, as one that is stopped, they wait, and then the other machine waits with what it sends; see
+/// [the guide](crate::guide::several_machines).
 ///
 /// ```
 /// use alpy::DirectLink;

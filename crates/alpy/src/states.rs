@@ -236,11 +236,18 @@ impl Store {
         // On a full disk, a write to the memory of a machine, which is a file, kills QEMU.
         let system = statvfs(&self.folder).map_err(|error| self.failed(error.into()))?;
         let free = system.blocks_available() * system.fragment_size();
-        if free < bytes {
+        // Others that are being built at this moment, of machines such as this one, are still to grow.
+        let others = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let unfinished = others.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED));
+        let promised: u64 = unfinished
+            .map(|entry| bytes.saturating_sub(size(&entry.path())))
+            .sum();
+        if free < bytes + promised {
             let reason = format!(
-                "{} MiB are free there, and a state may take {}",
+                "{} MiB are free there, and a state may take {}, and those that are being built {} more",
                 free >> 20,
-                bytes >> 20
+                bytes >> 20,
+                promised >> 20
             );
             return Err(self.failed(io::Error::new(io::ErrorKind::StorageFull, reason)));
         }
@@ -297,6 +304,10 @@ impl Store {
     }
 
     fn held(&self, key: &Key, manifest: Manifest, lock: Lock) -> Held {
+        // Whoever waits for the same state may begin with it too.
+        if let Err(error) = lock.0.relock(FlockArg::LockSharedNonblock) {
+            debug!(%error, "the state stays locked for others");
+        }
         // Tells when it was used last.
         if let Err(error) = lock.0.set_modified(SystemTime::now()) {
             debug!(%error, "the time of use is not kept");
@@ -349,7 +360,8 @@ impl Store {
             {
                 // With its builder alive it is locked. Of the kept one, whose lock is held, it is somebody else's.
                 let dead = key == keep || self.try_alone(key).is_some();
-                if dead && let Err(error) = remove(&path) {
+                let removed = if dead { remove(&path) } else { Ok(()) };
+                if let Err(error) = removed {
                     debug!(%error, name, "what a builder left is not removed");
                 }
             } else if path.is_dir() {

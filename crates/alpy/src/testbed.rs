@@ -10,6 +10,7 @@ mod wired;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
@@ -26,7 +27,7 @@ pub use builder::TestbedBuilder;
 pub use dut::Dut;
 use wired::{Counted, Far, NicOf, Wired, capture_name};
 
-use crate::cable::{Cable, End};
+use crate::cable::{Cable, CableNic, End};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
@@ -171,12 +172,17 @@ impl Testbed {
     #[track_caller]
     pub fn cable(&self, link: usize) -> Cable<'_> {
         let wired = self.link(link);
-        let nic = |of: NicOf| (self.dut(of.dut).qmp(), of.nic);
+        let nic = |of: &NicOf| CableNic {
+            qmp: self.duts[of.dut].qmp(),
+            machine: of.dut,
+            nic: of.nic,
+            gone: of.is_gone(),
+        };
         let far = match &wired.far {
             Far::Node { node, tap, .. } => End::Node { node, tap },
-            Far::Nic(of) => End::Nic(nic(*of)),
+            Far::Nic(of) => End::Nic(nic(of)),
         };
-        Cable::new(link, nic(wired.nic), far)
+        Cable::new(link, nic(&wired.nic), far)
     }
 
     /// Starts the virtual CPU of each machine: from here on, the guests run. See [`Dut::start_cpu`].
@@ -212,30 +218,38 @@ impl Testbed {
     /// Cuts the power of a machine: its QEMU ends from one instruction to the next, and what is at the other ends of its links sees the
     /// carrier go. It does not come back in this test.
     ///
-    /// # Errors
-    /// QEMU does not end, and is killed; a cable cannot be pulled.
+    /// A QEMU that hangs is killed, after 10 s.
     ///
-    /// Not cancel safe: carriers may stay.
+    /// # Errors
+    /// QEMU had ended before, of itself; a cable cannot be pulled. What could be done is done.
+    ///
+    /// Not cancel safe: carriers may stay. It may be called again.
     ///
     /// # Panics
     /// If there is no such machine, as indexing does.
     pub async fn cut_power(&self, machine: usize) -> Result<()> {
         let dut = self.dut(machine);
         let cut = async {
-            dut.qemu.quit(POWER_CUT).await?;
-            for wired in self.links.iter() {
-                let mine = |of: NicOf| of.dut == machine;
-                let cable = self.cable(wired.index);
-                match wired.far {
-                    Far::Node { .. } if mine(wired.nic) => cable.set_far(false).await?,
-                    Far::Nic(far) if mine(wired.nic) && !mine(far) => cable.set_far(false).await?,
-                    Far::Nic(far) if mine(far) && !mine(wired.nic) => cable.set_near(false).await?,
-                    _ => {}
-                }
-            }
-            Ok(())
+            let ended = match dut.qemu.quit(POWER_CUT).await {
+                Err(alpy_qemu::Error::Killed { .. }) => Ok(()),
+                ended => ended.map_err(Error::from),
+            };
+            let pulled = join_all(self.links.iter().map(|wired| self.lose_carrier(wired, machine))).await;
+            [ended].into_iter().chain(pulled).collect()
         };
         step!(target: "alpy::qemu", format!("Cut the power of machine {machine}"), cut).await
+    }
+
+    /// What is at the other end of a link of this machine, if it is one, loses its carrier.
+    async fn lose_carrier(&self, wired: &Wired, machine: usize) -> Result<()> {
+        let cable = self.cable(wired.index);
+        let sees = |of: &NicOf| of.dut != machine && !of.is_gone() && self.duts[of.dut].is_on();
+        match &wired.far {
+            Far::Node { .. } if wired.nic.dut == machine => cable.set_far(false).await,
+            Far::Nic(far) if wired.nic.dut == machine && sees(far) => cable.set_far(false).await,
+            Far::Nic(far) if far.dut == machine && sees(&wired.nic) => cable.set_near(false).await,
+            _ => Ok(()),
+        }
     }
 
     /// Adds a link while the test runs: a new node, and a new NIC that is plugged into the machine, whose guest sees it come. Gives the
@@ -253,7 +267,7 @@ impl Testbed {
     /// first bus.
     ///
     /// # Errors
-    /// As [`TestbedBuilder::run`] for a link; QEMU has no place for it, or the guest's firmware runs yet. Nothing stays of it then.
+    /// As [`TestbedBuilder::run`] for a link; the machine has ended, or QEMU has no place for it. Nothing stays of it then.
     ///
     /// Not cancel safe: the NIC may stay, without a link. The node ends in the background.
     pub async fn hot_plug(&self, link: Link) -> Result<usize> {
@@ -261,8 +275,9 @@ impl Testbed {
         let (index, machine) = (self.links.iter().count(), link.of_machine());
         link.check(index)?;
         creation::check_machine(index, machine, self.duts.len())?;
+        let dut = self.dut(machine);
+        dut.check_on()?;
         let plug = async {
-            let dut = self.dut(machine);
             let (mac, unplugged, captured) = (link.nic_mac(index)?, link.is_unplugged(), link.is_captured());
             let (nodes, taps, helper) = skeleton::start_in(&self.run, &[(index, link)], HOT_PLUG).await?;
             skeleton::end(helper).await?;
@@ -279,7 +294,7 @@ impl Testbed {
             let capture = path.map(creation::open_capture).transpose()?;
             self.links.push(Wired {
                 index,
-                nic: NicOf { dut: machine, nic },
+                nic: NicOf::new(machine, nic),
                 far: Far::Node {
                     node: Box::new(node),
                     tap,
@@ -297,11 +312,11 @@ impl Testbed {
         step!(target: "alpy::testbed", format!("Plug in link {index}"), plug).await
     }
 
-    /// Pulls the NIC of a link out of the running machine, once the guest has let it go. The node stays, without a carrier; so do its
-    /// applications and the capture.
+    /// Pulls the NIC of a link out of the running machine, once the guest has let it go; of a direct link, both NICs. The node stays, without
+    /// a carrier; so do its applications and the capture.
     ///
     /// # Errors
-    /// The guest does not let go of it within 30 s, as one that boots yet.
+    /// The machine has ended, or the guest does not let go of it within 30 s, as one that boots yet. It may be called again.
     ///
     /// Not cancel safe: the guest stays asked.
     ///
@@ -309,10 +324,18 @@ impl Testbed {
     /// If there is no such link, as indexing does.
     pub async fn hot_unplug(&self, link: usize) -> Result<()> {
         let wired = self.link(link);
-        let unplug = async {
-            for of in wired.nics() {
-                self.dut(of.dut).qemu.unplug_nic(of.nic, HOT_PLUG).await?;
+        let one = async |of: &NicOf| {
+            let dut = &self.duts[of.dut];
+            if !of.is_gone() {
+                dut.check_on()?;
+                dut.qemu.unplug_nic(of.nic, HOT_PLUG).await?;
+                of.gone.store(true, Ordering::Relaxed);
             }
+            Ok(())
+        };
+        let unplug = async {
+            let nics: Result<()> = join_all(wired.nics().map(one)).await.into_iter().collect();
+            nics?;
             match wired.far {
                 Far::Node { .. } => self.cable(link).set_far(false).await,
                 Far::Nic(_) => Ok(()),
@@ -360,10 +383,7 @@ impl Testbed {
     /// Waits until a machine or a node ends that nobody has told to. Cancel safe.
     async fn lost(&self) -> Error {
         loop {
-            let machines = self
-                .duts
-                .iter()
-                .map(|dut| async { dut.qemu.unexpected_end().await.into() }.boxed());
+            let machines = self.duts.iter().map(|dut| dut.lost().boxed());
             let nodes = self.nodes().map(|node| node.lost().boxed());
             tokio::select! {
                 (lost, ..) = select_all(machines.chain(nodes)) => return lost,

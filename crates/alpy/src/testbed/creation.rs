@@ -88,13 +88,13 @@ impl Parts {
             })
             .collect();
         let (nodes, taps, helper) = skeleton::start_in(&run, &to_nodes, share).await?;
-        let choose =
-            async { try_join_all(self.machines.iter().map(|machine| self.accelerator_of(machine))).await };
+        let choose = self.accelerators();
         let accelerators =
             step!(target: "alpy::qemu", within: share, "Choose the accelerator", choose).await?;
         let mut plans = Vec::new();
         for (index, (machine, accelerator)) in self.machines.iter().zip(accelerators).enumerate() {
-            if plans.is_empty() {
+            let alike = |plan: &Plan<'_>| plan.machine.program_path() == machine.program_path();
+            if !plans.iter().any(alike) {
                 info!(target: "alpy::qemu", "Accelerator: {} ({})", accelerator.name(), accelerator.reason());
             }
             let unplugged = |link: &AnyLink| link.is_unplugged() && link.machines().contains(&index);
@@ -145,10 +145,7 @@ impl Parts {
             for (end, ((backend, mac), machine)) in backends.into_iter().zip(macs).zip(machines).enumerate() {
                 let nic = Nic::new(backend).mac(mac);
                 let plan = &mut plans[machine];
-                nics.push(NicOf {
-                    dut: machine,
-                    nic: plan.nics.len(),
-                });
+                nics.push(NicOf::new(machine, plan.nics.len()));
                 plan.nics.push(match &capture {
                     Some(capture) if end == 0 => nic.capture(capture),
                     _ => nic,
@@ -166,7 +163,7 @@ impl Parts {
         let wired = wires
             .into_iter()
             .enumerate()
-            .map(|(index, (nics, tap, capture))| {
+            .map(|(index, (mut nics, tap, capture))| {
                 let far = match tap {
                     Some(tap) => {
                         let (node, counted) = ends.next().expect("each tap has a node");
@@ -176,11 +173,11 @@ impl Parts {
                             counted,
                         }
                     }
-                    None => Far::Nic(nics[1]),
+                    None => Far::Nic(nics.pop().expect("a direct link has two")),
                 };
                 Ok(Wired {
                     index,
-                    nic: nics[0],
+                    nic: nics.pop().expect("each link has one"),
                     far,
                     capture: capture.map(open_capture).transpose()?,
                     hot: false,
@@ -207,11 +204,19 @@ impl Parts {
         Ok(bed)
     }
 
-    async fn accelerator_of(&self, machine: &Machine) -> Result<Accelerator> {
-        Ok(match &self.accelerator {
-            Some(accelerator) => accelerator.clone(),
-            None => Accelerator::detect(machine.program_path()).await?,
-        })
+    /// That of each machine, found out once for each program.
+    async fn accelerators(&self) -> Result<Vec<Accelerator>> {
+        let mut found: Vec<Accelerator> = Vec::new();
+        for (index, machine) in self.machines.iter().enumerate() {
+            let alike = |earlier: &Machine| earlier.program_path() == machine.program_path();
+            let earlier = self.machines[..index].iter().position(alike);
+            found.push(match (&self.accelerator, earlier) {
+                (Some(accelerator), _) => accelerator.clone(),
+                (None, Some(earlier)) => found[earlier].clone(),
+                (None, None) => Accelerator::detect(machine.program_path()).await?,
+            });
+        }
+        Ok(found)
     }
 }
 

@@ -9,7 +9,7 @@ use alpy_qmp::Client;
 use tokio::time::Instant;
 
 use super::{TEARDOWN_STEP, saved};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failure::{Words, chain};
 use crate::step;
 
@@ -116,6 +116,24 @@ impl Dut {
             .wait_stopped(until.saturating_duration_since(Instant::now()));
         step!(target: "alpy::qemu", self.name.step("Wait until the VM is stopped"), stopped).await?;
         Ok(())
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.qemu.exit_status().is_none()
+    }
+
+    pub(super) fn check_on(&self) -> Result<()> {
+        let index = self.index();
+        self.is_on().then_some(()).ok_or(Error::MachineOff { index })
+    }
+
+    /// Waits until it ends though nobody has told it to. Cancel safe.
+    pub(super) async fn lost(&self) -> Error {
+        let source = self.qemu.unexpected_end().await;
+        match self.name {
+            Name { count: 1, .. } => source.into(),
+            Name { index, .. } => Error::MachineGone { index, source },
+        }
     }
 
     /// What it said last.

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use alpy_netns::{Counters, Gauge};
 use alpy_pcap::Capture;
@@ -26,10 +27,12 @@ pub(super) struct Wired {
 }
 
 /// A NIC of a machine, both by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct NicOf {
     pub(super) dut: usize,
     pub(super) nic: usize,
+    /// It was pulled out.
+    pub(super) gone: AtomicBool,
 }
 
 /// What is at the other end.
@@ -65,12 +68,26 @@ impl Wired {
     }
 
     /// The NICs that it has.
-    pub(super) fn nics(&self) -> impl Iterator<Item = NicOf> {
-        let second = match self.far {
+    pub(super) fn nics(&self) -> impl Iterator<Item = &NicOf> {
+        let second = match &self.far {
             Far::Node { .. } => None,
             Far::Nic(nic) => Some(nic),
         };
-        [self.nic].into_iter().chain(second)
+        [&self.nic].into_iter().chain(second)
+    }
+}
+
+impl NicOf {
+    pub(super) fn new(dut: usize, nic: usize) -> Self {
+        Self {
+            dut,
+            nic,
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 }
 
