@@ -7,11 +7,17 @@ use alpy::Node;
 use alpy::docker::Running;
 use alpy::pcap::{Frame, Reader, Writer};
 use anyhow::{Context, Result, ensure};
+use tokio::time::{interval, timeout};
 
 const IMAGE: &str = "tcpreplay";
 
 /// How long tcpdump may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long it may take to see what has come, and to end.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Frames a second: slow enough for a guest without KVM, whose queues then never overflow.
 const RATE: &str = "500";
@@ -57,6 +63,11 @@ impl Listener {
             "-Z",
             "root",
             "--immediate-mode",
+            // Its buffer has room for so many whole frames, of this length: by itself, for eight.
+            "-B",
+            "16384",
+            "-s",
+            "20000",
             "-U",
             "-w",
             "-",
@@ -75,15 +86,35 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// Ends it; the frames that it has seen.
-    pub async fn stop(self) -> Result<Vec<Vec<u8>>> {
-        let output = self.0.stop("SIGINT", START_LIMIT).await?;
-        let mut reader = Reader::new(&output.stdout[..], "tcpdump")?;
-        let mut frames = Vec::new();
-        while let Some(frame) = reader.next_frame().context("what tcpdump has written")? {
+    /// Ends it when it has seen so many frames, or after 10 s; the frames that it has seen.
+    pub async fn stop_after(self, count: usize) -> Result<Vec<Vec<u8>>> {
+        let mut looks = interval(LOOK);
+        let enough = async {
+            // At its end it leaves what it has not read yet.
+            while frames_in(&self.0.stdout())?.len() < count {
+                looks.tick().await;
+            }
+            anyhow::Ok(())
+        };
+        // Whoever asks sees which ones are missing.
+        let _ = timeout(STOP_LIMIT, enough).await;
+        let output = self.0.stop("SIGINT", STOP_LIMIT).await?;
+        frames_in(&output.stdout)
+    }
+}
+
+/// The whole frames in what tcpdump has written so far.
+fn frames_in(written: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut frames = Vec::new();
+    let read = Reader::new(written, "tcpdump").and_then(|mut reader| {
+        while let Some(frame) = reader.next_frame()? {
             frames.push(frame.bytes().to_vec());
         }
-        Ok(frames)
+        Ok(())
+    });
+    match read {
+        Err(error) if !error.is_torn() => Err(error).context("what tcpdump has written"),
+        _ => Ok(frames),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use alpy::pcap::{Capture, Packet};
 use alpy::qemu::NicModel;
-use alpy::{Link, Testbed};
+use alpy::{DirectLink, Link, Testbed};
 use alpy_need::need;
 use anyhow::{Context, Result, ensure};
 use carrot::frames::{self, Listener};
@@ -267,24 +267,31 @@ fn frames_of(capture: &Capture) -> Result<Vec<Vec<u8>>> {
     Ok(frames)
 }
 
-async fn carry(test: &str, model: NicModel, mtu: u32, zoo: &[Named]) -> Result<()> {
-    let link = || Link::new().mtu_bytes(mtu);
+/// Has the frames carried from one node to another one, both ways, through so many machines in a row.
+async fn carry(test: &str, machines: usize, model: NicModel, mtu: u32, zoo: &[Named]) -> Result<()> {
     let carried = zoo
         .iter()
         .map(|(name, frame)| (name.clone(), expected(model, frame)));
     let carried: Vec<Named> = carried.collect();
-    Testbed::builder(test)
-        .machine(rabbit::machine()?.nic_model(model))
-        .link(link())
-        .link(link())
+    let (first, last) = (0, machines);
+    let mut bed = Testbed::builder(test).link(Link::new().mtu_bytes(mtu));
+    for machine in 0..machines {
+        bed = bed.machine(rabbit::machine()?.nic_model(model));
+        if machine > 0 {
+            bed = bed.direct_link(DirectLink::between(machine - 1, machine));
+        }
+    }
+    bed.link(Link::new().machine(machines - 1).mtu_bytes(mtu))
         .run(async |bed| {
             bed.start_cpu().await?;
-            let mut shell = carrot::login(bed).await?;
-            carrot::configure(&mut shell, "reflect", &reflect(mtu)).await?;
+            for dut in bed.duts() {
+                let mut shell = carrot::login(dut).await?;
+                carrot::configure(&mut shell, "reflect", &reflect(mtu)).await?;
+            }
             let sent: Vec<Vec<u8>> = zoo.iter().map(|(_, frame)| frame.clone()).collect();
-            for (from, to) in [(0, 1), (1, 0)] {
+            for (from, to) in [(first, last), (last, first)] {
                 let mark = |link: usize| bed.capture(link).since(&bed.capture(link).mark("before")?);
-                let (leaving, arriving) = (mark(from)?, mark(to)?);
+                let captures: Vec<_> = (first..=last).map(mark).collect::<Result<_, _>>()?;
                 let listener = Listener::start(bed.node(to)).await?;
                 frames::send(bed.node(from), &sent).await?;
                 // One that does not come is named below.
@@ -293,14 +300,11 @@ async fn carry(test: &str, model: NicModel, mtu: u32, zoo: &[Named]) -> Result<(
                     seen.set(seen.get() + 1);
                     seen.get() == sent.len()
                 };
-                let _ = arriving.expect(all, LIMIT).await;
-                let received = listener.stop().await?;
-                compare(
-                    &format!("capture of link {from}"),
-                    &carried,
-                    &frames_of(&leaving)?,
-                )?;
-                compare(&format!("capture of link {to}"), &carried, &frames_of(&arriving)?)?;
+                let _ = captures[to].expect(all, LIMIT).await;
+                let received = listener.stop_after(sent.len()).await?;
+                for (link, capture) in captures.iter().enumerate() {
+                    compare(&format!("capture of link {link}"), &carried, &frames_of(capture)?)?;
+                }
                 compare(&format!("node {to}"), &carried, &received)?;
             }
             Ok::<_, anyhow::Error>(())
@@ -312,19 +316,32 @@ async fn carry(test: &str, model: NicModel, mtu: u32, zoo: &[Named]) -> Result<(
 #[tokio::test]
 async fn a_link_of_virtio_net_is_a_wire() -> Result<()> {
     need!(docker, qemu => Ok(()));
-    carry("conformance", NicModel::VirtioNet, 1500, &zoo()).await
+    carry("conformance", 1, NicModel::VirtioNet, 1500, &zoo()).await
 }
 
 #[tokio::test]
 async fn a_link_of_e1000_is_a_wire() -> Result<()> {
     need!(docker, qemu => Ok(()));
-    carry("conformance-e1000", NicModel::E1000, 1500, &zoo()).await
+    carry("conformance-e1000", 1, NicModel::E1000, 1500, &zoo()).await
+}
+
+#[tokio::test]
+async fn a_direct_link_between_two_machines_is_a_wire() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    let all = [zoo(), jumbo(9000)].concat();
+    carry("conformance-direct", 2, NicModel::VirtioNet, 9000, &all).await
+}
+
+#[tokio::test]
+async fn a_direct_link_of_e1000_is_a_wire() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    carry("conformance-direct-e1000", 2, NicModel::E1000, 1500, &zoo()).await
 }
 
 #[tokio::test]
 async fn a_link_of_virtio_net_carries_jumbo_frames() -> Result<()> {
     need!(docker, qemu => Ok(()));
-    carry("conformance-jumbo", NicModel::VirtioNet, 9000, &jumbo(9000)).await
+    carry("conformance-jumbo", 1, NicModel::VirtioNet, 9000, &jumbo(9000)).await
 }
 
 #[tokio::test]
@@ -332,6 +349,7 @@ async fn a_link_of_e1000_carries_jumbo_frames() -> Result<()> {
     need!(docker, qemu => Ok(()));
     carry(
         "conformance-jumbo-e1000",
+        1,
         NicModel::E1000,
         E1000_MTU,
         &jumbo(E1000_MTU),
@@ -349,8 +367,8 @@ async fn a_link_carries_the_frames_of_a_file() -> Result<()> {
         .into_iter()
         .map(|frame| (format!("{} bytes", frame.len()), frame));
     let named: Vec<_> = named.collect();
-    carry("conformance-file", NicModel::VirtioNet, 1500, &named).await?;
-    carry("conformance-file-e1000", NicModel::E1000, 1500, &named).await
+    carry("conformance-file", 1, NicModel::VirtioNet, 1500, &named).await?;
+    carry("conformance-file-e1000", 1, NicModel::E1000, 1500, &named).await
 }
 
 /// What other systems have between two ends: a Linux bridge as it is made, and a pair of virtual cables joined to the NICs by
