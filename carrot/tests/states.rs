@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use alpy::console::RemoteShell;
 use alpy::pcap::Packet;
-use alpy::qemu::Recipe;
+use alpy::qemu::{Machine, Recipe};
 use alpy::{Link, SavedStates, Testbed, TestbedBuilder};
 use alpy_need::need;
 use anyhow::Result;
@@ -25,8 +25,12 @@ fn shared() -> SavedStates {
 }
 
 fn rabbit(test: &str, states: SavedStates) -> TestbedBuilder {
+    bed(test, states, rabbit::machine().unwrap())
+}
+
+fn bed(test: &str, states: SavedStates, machine: Machine) -> TestbedBuilder {
     Testbed::builder(test)
-        .machine(rabbit::machine().unwrap())
+        .machine(machine)
         .saved_states(states)
         .link(Link::new().address("192.168.0.1/24"))
         .link(Link::new().address("192.168.1.1/24"))
@@ -60,19 +64,18 @@ async fn random_numbers_differ_from_the_first_one_on() {
         .root_shell(rabbit::PROMPT);
     let mut seen = HashSet::new();
     for _ in 0..3 {
-        let run = rabbit("random-numbers", shared())
-            .machine(rabbit::machine().unwrap().saved_state(recipe.clone()))
-            .run(async |bed| {
-                bed.start_cpu().await?;
-                assert!(bed.is_restored());
-                let console = bed.console();
-                let line = "echo \"<$(head -c 16 /dev/urandom | hexdump -e '16/1 \"%02x\"')>\"";
-                console.send_line(line).await?;
-                let random = console
-                    .expect_regex("<([0-9a-f]{32})>", Duration::from_secs(20))
-                    .await?;
-                Ok::<_, anyhow::Error>(random.matched_text().into_owned())
-            });
+        let machine = rabbit::machine().unwrap().saved_state(recipe.clone());
+        let run = bed("random-numbers", shared(), machine).run(async |bed| {
+            bed.start_cpu().await?;
+            assert!(bed.is_restored());
+            let console = bed.console();
+            let line = "echo \"<$(head -c 16 /dev/urandom | hexdump -e '16/1 \"%02x\"')>\"";
+            console.send_line(line).await?;
+            let random = console
+                .expect_regex("<([0-9a-f]{32})>", Duration::from_secs(20))
+                .await?;
+            Ok::<_, anyhow::Error>(random.matched_text().into_owned())
+        });
         let random = run.await.unwrap();
         assert!(seen.insert(random), "{seen:?}");
     }
@@ -226,18 +229,17 @@ async fn a_rabbit_restored_with_its_disk_writes_to_it_and_reboots() {
         .expect(rabbit::PROMPT)
         .line("echo first > /config/first")
         .root_shell(rabbit::PROMPT);
-    let run = rabbit("states-disk", shared())
-        .machine(rabbit::disk_machine().unwrap().saved_state(recipe))
-        .run(async |bed| {
-            bed.start_cpu().await?;
-            assert!(bed.is_restored());
-            let mut shell = carrot::login(bed).await?;
-            shell.run("echo second > /config/second").await?;
-            let mut shell = carrot::reboot(bed, shell).await?;
-            let kept = shell.run("cat /config/first /config/second").await?;
-            assert_eq!(kept.text(), "first\nsecond\n");
-            Ok::<_, anyhow::Error>(())
-        });
+    let machine = rabbit::disk_machine().unwrap().saved_state(recipe);
+    let run = bed("states-disk", shared(), machine).run(async |bed| {
+        bed.start_cpu().await?;
+        assert!(bed.is_restored());
+        let mut shell = carrot::login(bed).await?;
+        shell.run("echo second > /config/second").await?;
+        let mut shell = carrot::reboot(bed, shell).await?;
+        let kept = shell.run("cat /config/first /config/second").await?;
+        assert_eq!(kept.text(), "first\nsecond\n");
+        Ok::<_, anyhow::Error>(())
+    });
     run.await.unwrap();
 }
 
