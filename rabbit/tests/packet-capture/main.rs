@@ -39,7 +39,7 @@ async fn packet_capture() -> Result<()> {
         .link(link(1))
         .link(link(2).without_capture())
         .link(link(3).without_capture())
-        .deadline(Duration::from_secs(280))
+        .deadline(Duration::from_secs(120 + wanted / 2_000))
         .run(async |bed| {
             bed.start_cpu().await?;
             let mut shell = carrot::login(bed).await?;
