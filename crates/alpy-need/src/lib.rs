@@ -77,6 +77,18 @@ pub fn tcpdump() -> Check {
     program("tcpdump", "tcpdump")
 }
 
+/// Chromium, to look at pages with. [`chromium_path`] says where.
+pub fn chromium() -> Check {
+    chromium_path()
+        .map(drop)
+        .ok_or_else(|| "chromium is not in PATH; remedy: sudo apt-get install chromium".to_owned())
+}
+
+/// Where Chromium is, or its brother Chrome.
+pub fn chromium_path() -> Option<PathBuf> {
+    ["chromium", "google-chrome"].into_iter().find_map(find)
+}
+
 /// A busybox that needs no other file, so that it runs in an image made of it alone. [`busybox_path`] says where.
 pub fn busybox() -> Check {
     busybox_path()

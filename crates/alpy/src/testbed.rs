@@ -32,8 +32,9 @@ use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
 use crate::growing::Growing;
 use crate::limits::Limits;
-use crate::link::Link;
+use crate::link::{AnyLink, Link};
 use crate::node::Node;
+use crate::report::{self, Recorder};
 use crate::run::Run;
 use crate::skeleton;
 use crate::step;
@@ -70,6 +71,7 @@ pub struct Testbed {
     /// A link was added.
     grown: Notify,
     evidence: Arc<Evidence>,
+    recorder: Arc<Recorder>,
     until: Instant,
 }
 
@@ -260,6 +262,7 @@ impl Testbed {
         creation::check_machine(index, machine, self.duts.len())?;
         let plug = async {
             let dut = self.dut(machine);
+            self.recorder.hot_plugged(index, &AnyLink::ToNode(link.clone()));
             let (mac, unplugged) = (link.nic_mac(index)?, link.is_unplugged());
             let (nodes, taps, helper) = skeleton::start_in(&self.run, &[(index, link)], HOT_PLUG).await?;
             skeleton::end(helper).await?;
@@ -381,6 +384,7 @@ impl Testbed {
             duts,
             links,
             evidence,
+            recorder,
             ..
         } = self;
         let (mut nodes, mut captures, mut counts) = (Vec::new(), Vec::new(), Vec::new());
@@ -419,7 +423,7 @@ impl Testbed {
                 .iter()
                 .filter_map(|(link, counted)| counted.fault(&captures[*link].1)),
         );
-        if let Err(error) = merge(&captures, steps, &evidence.file(MERGED)) {
+        if let Err(error) = merge(&captures, steps, &recorder, &evidence.file(MERGED)) {
             errors.push(format!("write {MERGED}: {}", chain(&error)));
         }
         let nodes = nodes.err().unwrap_or_default();
@@ -439,10 +443,11 @@ impl AsRef<Dut> for Testbed {
     }
 }
 
-/// All captures in one file, each with the number of its clock.
+/// All captures in one file, each with the number of its clock. The record learns the difference of the clocks, and the marks.
 fn merge(
     captures: &[(usize, Capture)],
     steps: &[(SystemTime, String)],
+    recorder: &Recorder,
     path: &Path,
 ) -> std::result::Result<(), alpy_pcap::Error> {
     let mut merge = Merge::new();
@@ -451,6 +456,17 @@ fn merge(
     }
     for (began, text) in steps {
         merge.note(*began, text);
+    }
+    for ((link, (_, capture)), ahead) in recorder.lock().links.iter_mut().zip(captures).zip(merge.clocks()) {
+        link.clock_ahead = Some(ahead as f64 / 1e9);
+        let marks = capture.marks();
+        link.marks = marks
+            .iter()
+            .map(|mark| report::Mark {
+                name: mark.name().to_owned(),
+                made: report::seconds(mark.made()),
+            })
+            .collect();
     }
     merge.write(path)
 }
