@@ -84,6 +84,12 @@ pub fn chromium() -> Check {
         .ok_or_else(|| "chromium is not in PATH; remedy: sudo apt-get install chromium".to_owned())
 }
 
+/// Whether this distribution has Chromium as a package: Ubuntu has a snap instead, and in a container there are no snaps.
+pub fn has_chromium_package() -> bool {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    !release.lines().any(|line| line == "ID=ubuntu")
+}
+
 /// Where Chromium is, or its brother Chrome.
 pub fn chromium_path() -> Option<PathBuf> {
     ["chromium", "google-chrome"].into_iter().find_map(find)

@@ -79,6 +79,29 @@ pub(super) struct Rates {
 #[derive(Debug, Default)]
 pub(super) struct Owners(HashMap<[u8; 6], End>);
 
+/// From which ends the frames of one link come. What was found out is remembered, for there are many frames and few sources.
+struct Sources<'a> {
+    owners: &'a Owners,
+    link: &'a Link,
+    known: Vec<([u8; 6], Option<usize>)>,
+}
+
+impl Sources<'_> {
+    fn end(&mut self, frame: &Frame<'_>) -> Option<usize> {
+        /// More than this is an attack on a switch.
+        const REMEMBERED: usize = 64;
+        let source: [u8; 6] = frame.bytes().get(6..12)?.try_into().ok()?;
+        if let Some((_, end)) = self.known.iter().find(|(known, _)| *known == source) {
+            return *end;
+        }
+        let end = self.owners.end(self.link, source);
+        if self.known.len() < REMEMBERED {
+            self.known.push((source, end));
+        }
+        end
+    }
+}
+
 /// A packet that may be shown.
 struct Kept {
     number: u64,
@@ -122,9 +145,8 @@ impl Owners {
         Self(owners)
     }
 
-    /// From which end of a link a frame came.
-    fn from(&self, link: &Link, frame: &Frame<'_>) -> Option<usize> {
-        let source: [u8; 6] = frame.bytes().get(6..12)?.try_into().ok()?;
+    /// From which end of a link comes what has this source.
+    fn end(&self, link: &Link, source: [u8; 6]) -> Option<usize> {
         let Some(owner) = self.0.get(&source) else {
             // One that the machine passes on: whatever is not the node's.
             let node = link.ends.first().filter(|end| end.node.is_some())?;
@@ -178,6 +200,11 @@ fn read(
     on_clock: impl Fn(Duration) -> f64,
 ) -> Result<(), alpy_pcap::Error> {
     let mut reader = Reader::open(path)?;
+    let mut sources = Sources {
+        owners,
+        link,
+        known: Vec::new(),
+    };
     let mut marks: VecDeque<_> = link.marks.iter().take(MARKS).collect();
     let (mut kept, mut last) = (Vec::new(), VecDeque::new());
     let mut keep_until = ENDS as u64;
@@ -202,10 +229,7 @@ fn read(
         let (number, at) = (summary.frames, on_clock(frame.timestamp()));
         summary.frames += 1;
         summary.bytes += u64::from(frame.original_len());
-        if let Some(end) = owners
-            .from(link, &frame)
-            .and_then(|end| summary.from.get_mut(end))
-        {
+        if let Some(end) = sources.end(&frame).and_then(|end| summary.from.get_mut(end)) {
             *end += 1;
         }
         points.push((at, frame.original_len()));
@@ -256,7 +280,7 @@ fn read(
         }
         summary.ladder.push(Rung::Packet {
             at: packet.at,
-            from: owners.from(link, &packet.frame),
+            from: sources.end(&packet.frame),
             text: one_line(packet.frame),
         });
     }
