@@ -374,8 +374,10 @@ fn clock(page: &mut String, record: &Record, said: &[Said]) {
         }
         let _ = write!(page, "<div class=\"moment\"><time>{at:.3}</time>");
         for (lane, class, name) in lanes {
-            let mut here = moment.iter().filter(|said| said.lane == lane).peekable();
-            let Some(one) = here.peek() else {
+            // What one of several has said stays together, which is easier to read.
+            let mut here: Vec<_> = moment.iter().filter(|said| said.lane == lane).collect();
+            here.sort_by(|one, other| one.by.cmp(&other.by));
+            let Some(one) = here.first() else {
                 let _ = write!(page, "<div class=\"{class} none\"></div>");
                 continue;
             };
@@ -440,11 +442,15 @@ fn link_part(
     let _ = writeln!(
         page,
         "<section id=\"link{index}\"><h2>Link {index}: {first} – {second}</h2>\n\
-         <p>{} frames, {}: {} from {first}, {} from {second}{}</p>",
+         <p>{} frames, {}: {} from {first}, {} from {second}{}{}</p>",
         summary.frames,
         bytes(summary.bytes),
         summary.from[0],
         summary.from[1],
+        match summary.frames - summary.from[0] - summary.from[1] {
+            0 => String::new(),
+            others => format!(", {others} of others, passed on by one of them"),
+        },
         if link.hot {
             ". Plugged in while the test ran"
         } else {
@@ -556,6 +562,7 @@ fn conversations(page: &mut String, summary: &Summary, record: &Record, link: &L
     for conversation in &summary.conversations {
         let protocol = match conversation.protocol {
             1 => "ICMP".to_owned(),
+            2 => "IGMP".to_owned(),
             6 => "TCP".to_owned(),
             17 => "UDP".to_owned(),
             58 => "ICMPv6".to_owned(),

@@ -366,7 +366,14 @@ fn collect(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<record::File>
             continue;
         };
         let path = format!("{prefix}{name}");
-        let is_evidence = ![".lock", "run.json", "run.unfinished", "report.html"].contains(&name.as_str());
+        let is_evidence = ![
+            ".lock",
+            "run.json",
+            "run.unfinished",
+            "report.html",
+            "report.unfinished",
+        ]
+        .contains(&name.as_str());
         if metadata.is_dir() && depth > 0 {
             collect(&entry.path(), &format!("{path}/"), depth - 1, files);
         } else if metadata.is_file() && is_evidence && files.len() < MOST {

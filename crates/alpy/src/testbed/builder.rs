@@ -131,6 +131,8 @@ impl TestbedBuilder {
     /// Makes the testbed, with the machine's CPU not started yet, runs the test's body on it, and takes it down: after success and
     /// failure, a panic in the body, the deadline, and SIGINT, SIGTERM and SIGHUP, by which the process then ends.
     ///
+    /// At the end, a page with all that happened is in the evidence: see [`report`](crate::report).
+    ///
     /// # Errors
     /// The first failure, with what is needed to see why. A teardown that does not end well, and a capture that is not complete, fail
     /// a test whose body passed.
