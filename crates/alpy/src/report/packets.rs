@@ -462,7 +462,17 @@ mod tests {
             name: "behind all".to_owned(),
             made: 2000.0,
         };
-        let summary = of(dir, &record(vec![mark, late]));
+        // At frame 1900, among the last ones.
+        let near = Mark {
+            name: "near the end".to_owned(),
+            made: 1020.0,
+        };
+        let summary = of(dir, &record(vec![mark, near, late]));
+        let times = summary.ladder.iter().filter_map(|rung| match rung {
+            Rung::Packet { at, .. } => Some(*at),
+            _ => None,
+        });
+        assert!(times.is_sorted(), "{:?}", summary.ladder);
         let mut parts = Vec::new();
         for rung in &summary.ladder {
             match (rung, parts.last_mut()) {
@@ -472,11 +482,11 @@ mod tests {
         }
         // The first 200 come before any other part.
         let counts: Vec<_> = parts.iter().map(|(_, count)| *count).collect();
-        assert_eq!(counts, [199, 5, 20, 200, 0], "{parts:?}");
+        assert_eq!(counts, [199, 5, 20, 125, 100, 0], "{parts:?}");
         assert_eq!(parts[1].0, "More(795)");
         assert!(parts[2].0.contains("failover"), "{parts:?}");
-        assert_eq!(parts[3].0, "More(780)");
-        assert!(parts[4].0.contains("behind all"), "{parts:?}");
+        assert_eq!(parts[3].0, "More(755)");
+        assert!(parts[5].0.contains("behind all"), "{parts:?}");
     }
 
     #[test]
