@@ -179,6 +179,9 @@ impl Transcript {
 
     /// Notes the time for what comes next in the log.
     fn time(&mut self) {
+        if self.times.is_none() {
+            return;
+        }
         let now = Instant::now();
         if self.timed.is_some_and(|timed| now - timed < BETWEEN_TIMES) {
             return;
