@@ -23,6 +23,7 @@ mod sabotage;
 mod stop;
 mod storm;
 mod subids;
+mod suite;
 mod table;
 mod test;
 mod tun;

@@ -35,6 +35,10 @@ pub const CRATE_TESTS: &[Need] = &[
     ("partx", "util-linux"),
 ];
 
+/// A browser, for the tests that look at reports with one. It is large, and where it is missing these tests say so and are skipped: it is
+/// needed where a skip is a failure, as in CI.
+const BROWSER: &[Need] = &[("chromium", "chromium")];
+
 /// For users to be made, as root, who run the tests again.
 pub const USERS: &[Need] = &[
     ("useradd", "passwd"),
@@ -43,6 +47,15 @@ pub const USERS: &[Need] = &[
     ("groupadd", "passwd"),
     ("groupdel", "passwd"),
 ];
+
+/// What the tests of the crates need, and a browser if they are to skip nothing.
+pub fn crate_tests() -> Vec<Need> {
+    let all = std::env::var_os("ALPY_REQUIRE").is_some_and(|value| value == "all");
+    match all && alpy_need::has_chromium_package() {
+        true => [CRATE_TESTS, BROWSER].concat(),
+        false => CRATE_TESTS.to_vec(),
+    }
+}
 
 /// Installs what is missing, or ends with the command that does.
 pub fn ensure(needs: &[Need]) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::engine::{self, Engine};
 use crate::images::{self, Base, Manifest, Options};
 use crate::runner::{self, Environment, Test};
 use crate::workspace::Workspace;
-use crate::{build, image_task, needs, sabotage, stop, subids, tun};
+use crate::{build, image_task, needs, sabotage, stop, subids, suite, tun};
 
 const HELP: &str = "\
 Test rabbit, the sample appliance: real QEMU, real containers, real packets.
@@ -24,6 +24,8 @@ Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [--sabo
   --jobs      How many run at once: one more than there are processors if not given. What they print is then behind their names
   --base      What rabbit is made of, see `cargo xtask images --help`
   --sabotage  Break what each test looks at, with the script `sabotage` beside it, and expect that the test fails and says why
+
+All runs and their reports are in target/alpy/index.html then, and junit.xml beside it.
 
 Exit status: 0 if all tests passed, or noticed their sabotage, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
@@ -80,6 +82,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         let run = |tests: &[Test], environment: &Environment| runner::run(tests, environment, jobs);
         let outcomes = with_tests(&workspace, &request, run)?;
         print!("\n{}", runner::table(&outcomes));
+        suite::write(&workspace.target, &[("rabbit tests".to_owned(), &outcomes)])?;
         runner::all_passed(&outcomes)
     };
     Ok(if good {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::libtest::Counts;
+use crate::libtest::{self, Case, CaseVerdict, Counts};
 use crate::process::{self, Ended, Kind, Stream};
 use crate::table;
 
@@ -53,6 +53,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// Where the evidence is, as the test itself says.
     pub evidence: Vec<PathBuf>,
+    /// Its tests. A rabbit test is one, and so is an executable that ended before it has told of any.
+    pub cases: Vec<Case>,
 }
 
 /// Whether the tests of an executable passed.
@@ -78,7 +80,8 @@ impl Verdict {
         }
     }
 
-    fn word(self) -> &'static str {
+    /// In words.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Passed => "passed",
             Self::Failed => "failed",
@@ -172,6 +175,25 @@ fn run_one(test: &Test, environment: &Environment, label: &str) -> Result<Outcom
     let mut counts = Counts::of_run(&output, ended.status.success());
     let verdict = Verdict::of(test, ended, counts);
     counts.failed = counts.failed.max(u64::from(verdict != Verdict::Passed));
+    let mut cases = match test.rabbit {
+        true => Vec::new(),
+        false => libtest::cases(&output),
+    };
+    // What failed is among the tests, even if none of them says so.
+    let told = cases.iter().any(|case| case.verdict == CaseVerdict::Failed);
+    if test.rabbit || (verdict != Verdict::Passed && !told) {
+        cases.push(Case {
+            name: test.name.clone(),
+            verdict: match verdict {
+                Verdict::Passed => CaseVerdict::Passed,
+                _ => CaseVerdict::Failed,
+            },
+            output: match verdict {
+                Verdict::Passed => String::new(),
+                _ => libtest::end_of(&output),
+            },
+        });
+    }
     if !test.rabbit {
         show(&test.name, verdict, ended, &output);
     }
@@ -182,6 +204,7 @@ fn run_one(test: &Test, environment: &Environment, label: &str) -> Result<Outcom
         seconds: started.elapsed().as_secs_f64(),
         counts,
         evidence,
+        cases,
     })
 }
 
@@ -195,7 +218,7 @@ fn show(name: &str, verdict: Verdict, ended: Ended, output: &str) {
 }
 
 /// The folder in a line such as `INFO alpy::testbed  Evidence: /src/target/alpy/rate-limit`.
-fn evidence_in(line: &str) -> Option<PathBuf> {
+pub fn evidence_in(line: &str) -> Option<PathBuf> {
     let (_, folder) = line.split_once("Evidence: ")?;
     let folder = PathBuf::from(folder.trim_end().trim_end_matches("\u{1b}[0m"));
     folder.is_absolute().then_some(folder)
@@ -267,6 +290,10 @@ mod tests {
         .unwrap();
         assert_eq!(total(&outcomes), Counts { passed: 0, failed: 1 });
         assert_eq!(outcomes[1].verdict, Verdict::Failed);
+        let [case] = &outcomes[1].cases[..] else {
+            panic!("{outcomes:?}")
+        };
+        assert_eq!((case.name.as_str(), case.verdict), ("false", CaseVerdict::Failed));
         assert!(!all_passed(&outcomes));
     }
 

@@ -14,7 +14,7 @@ use crate::process::{self, Kind};
 use crate::runner::{self, Outcome, Test};
 use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
-use crate::{build, crates, needs, partitions, rabbit_tests, sabotage, table};
+use crate::{build, crates, needs, partitions, rabbit_tests, sabotage, suite, table};
 
 const HELP: &str = "\
 Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests.
@@ -24,6 +24,8 @@ rootless engine of his own, and one in the group that may use the socket of an e
 are the exception, since they need the compiler. There a test that cannot run fails.
 
 Usage: cargo xtask test
+
+All runs and their reports are in target/alpy/index.html then, and junit.xml beside it.
 
 With ALPY_REQUIRE=all in the environment, as in CI, a test that cannot run here fails instead of saying so.
 
@@ -39,7 +41,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     }
     let root = nix::unistd::geteuid().is_root();
     let workspace = Workspace::read()?;
-    let mut needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS, images::PROGRAMS].concat();
+    let mut needed = [needs::RABBIT_TESTS, &needs::crate_tests(), images::PROGRAMS].concat();
     if root {
         needed.extend(needs::USERS);
         needed.extend(engine::programs());
@@ -55,6 +57,11 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         }
     }
 
+    let suites = stages.suites.iter();
+    let suites: Vec<_> = suites
+        .map(|(name, outcomes)| (name.clone(), &outcomes[..]))
+        .collect();
+    suite::write(&workspace.target, &suites)?;
     let total = stages.total();
     print!(
         "\n{}\n{} passed, {} failed\n",
@@ -167,7 +174,11 @@ fn quiet(command: Command) -> Result<()> {
 
 /// What was done, and how it went.
 #[derive(Default)]
-struct Stages(Vec<Stage>);
+struct Stages {
+    all: Vec<Stage>,
+    /// The tests, by who ran them.
+    suites: Vec<(String, Vec<Outcome>)>,
+}
 
 struct Stage {
     name: String,
@@ -184,11 +195,15 @@ impl Stages {
 
     /// All tests, as one user runs them.
     fn outcomes(&mut self, who: &str, stage: impl FnOnce() -> Result<Vec<Outcome>>) -> Result<bool> {
-        self.tests(&format!("tests as {who}"), || {
-            let outcomes = stage()?;
-            eprint!("\n{}\n", runner::table(&outcomes));
-            Ok(runner::total(&outcomes))
-        })
+        let mut ran = Vec::new();
+        let name = format!("tests as {who}");
+        let good = self.tests(&name, || {
+            ran = stage()?;
+            eprint!("\n{}\n", runner::table(&ran));
+            Ok(runner::total(&ran))
+        });
+        self.suites.push((name, ran));
+        good
     }
 
     /// A stage that has tests. An error, except of a signal, counts as one failure.
@@ -209,7 +224,7 @@ impl Stages {
 
     fn add(&mut self, name: &str, time: Duration, verdict: &'static str, counts: Counts) {
         eprintln!("xtask: {name}: {verdict}, {:.1} s", time.as_secs_f64());
-        self.0.push(Stage {
+        self.all.push(Stage {
             name: name.to_owned(),
             verdict,
             time,
@@ -219,7 +234,7 @@ impl Stages {
 
     fn total(&self) -> Counts {
         let mut total = Counts::default();
-        self.0.iter().for_each(|stage| total += stage.counts);
+        self.all.iter().for_each(|stage| total += stage.counts);
         total
     }
 
@@ -240,7 +255,7 @@ impl Stages {
                 number(counts.failed),
             ]
         };
-        let rows: Vec<[String; 5]> = self.0.iter().map(row).collect();
+        let rows: Vec<[String; 5]> = self.all.iter().map(row).collect();
         let right = ["seconds", "passed", "failed"];
         table::render(["stage", "verdict", right[0], right[1], right[2]], &rows, &right)
     }

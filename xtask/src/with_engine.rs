@@ -41,7 +41,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         return Err(Args::new(Vec::new(), HELP).error("no command given"));
     };
     let workspace = Workspace::read()?;
-    let needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS, images::PROGRAMS].concat();
+    let needed = [needs::RABBIT_TESTS, &needs::crate_tests(), images::PROGRAMS].concat();
     let engine = rabbit_tests::ensure(needed, &workspace.target)?;
     rabbit_tests::build_images(&workspace, base)?;
     let mut command = process::command(program);

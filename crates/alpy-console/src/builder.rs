@@ -41,8 +41,10 @@ impl Builder {
     ///   are not UTF-8 are shown as escapes (`\x1b`), a backslash is doubled. A line that the other direction interrupts goes
     ///   on in the next one.
     /// - `console.raw` holds the bytes received, exactly.
+    /// - `console.times` says when: a line such as `1234 1700000000.123` for what begins at byte 1234 of `console.log`, in seconds since 1970, 10 ms
+    ///   or more between two of them.
     ///
-    /// Both are written as the bytes come, before anything is matched, so `tail -F console.log` works meanwhile. Files of an
+    /// All are written as the bytes come, before anything is matched, so `tail -F console.log` works meanwhile. Files of an
     /// earlier run are overwritten.
     pub fn transcript(mut self, dir: impl Into<PathBuf>) -> Self {
         self.transcript = Some(dir.into());

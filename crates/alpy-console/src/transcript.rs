@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::level_filters::LevelFilter;
 
@@ -14,12 +15,19 @@ use crate::escape::{Escaper, last_lines};
 const RECENT: usize = 16 * 1024;
 /// A line that is longer goes to tracing in pieces.
 const TRACED_LINE: usize = 4096;
+/// How exactly it is known when something was said. A flood costs no more than a file of this many entries a second.
+const BETWEEN_TIMES: Duration = Duration::from_millis(10);
 
 /// Where a console's bytes are recorded.
 #[derive(Default)]
 pub(crate) struct Transcript {
     log: Option<Sink>,
     raw: Option<Sink>,
+    /// When what is behind a place in the log was said.
+    times: Option<Sink>,
+    /// How long the log is, in bytes.
+    logged: u64,
+    timed: Option<Instant>,
     failure: Option<Error>,
     recent: Vec<u8>,
     escaper: Escaper,
@@ -49,7 +57,7 @@ impl Direction {
 }
 
 impl Transcript {
-    /// A transcript into `console.log` and `console.raw` of `dir`, which is made if need be.
+    /// A transcript into `console.log`, `console.raw` and `console.times` of `dir`, which is made if need be.
     pub(crate) fn create(dir: &Path) -> Result<Self, Error> {
         fs::create_dir_all(dir).map_err(|source| Error::Transcript {
             path: dir.to_owned(),
@@ -58,6 +66,7 @@ impl Transcript {
         Ok(Self {
             log: Some(Sink::create(dir.join("console.log"))?),
             raw: Some(Sink::create(dir.join("console.raw"))?),
+            times: Some(Sink::create(dir.join("console.times"))?),
             ..Self::default()
         })
     }
@@ -71,8 +80,8 @@ impl Transcript {
         let (log, raw) = (read("console.log")?, read("console.raw")?);
         self.recent
             .extend_from_slice(&raw[raw.len().saturating_sub(RECENT)..]);
-        write(&mut self.log, &log, &mut self.failure);
-        write(&mut self.raw, &raw, &mut self.failure);
+        self.write_log(&log);
+        self.write_raw(&raw);
         Ok(())
     }
 
@@ -108,6 +117,7 @@ impl Transcript {
     }
 
     fn record(&mut self, direction: Direction, bytes: &[u8]) {
+        self.time();
         let mut log = std::mem::take(&mut self.log_text);
         log.clear();
         if self.direction != direction {
@@ -167,7 +177,24 @@ impl Transcript {
         self.traced.clear();
     }
 
+    /// Notes the time for what comes next in the log.
+    fn time(&mut self) {
+        if self.times.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        if self.timed.is_some_and(|timed| now - timed < BETWEEN_TIMES) {
+            return;
+        }
+        self.timed = Some(now);
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since_epoch.unwrap_or_default().as_secs_f64();
+        let entry = format!("{} {seconds:.3}\n", self.logged);
+        write(&mut self.times, entry.as_bytes(), &mut self.failure);
+    }
+
     fn write_log(&mut self, log: &[u8]) {
+        self.logged += log.len() as u64;
         write(&mut self.log, log, &mut self.failure);
     }
 
@@ -241,6 +268,36 @@ mod tests {
         assert_eq!(log, format!("{before}<  and more$\n"));
         let raw = fs::read(second.path().join("console.raw")).unwrap();
         assert_eq!(raw, b"login: # more and more$");
+        // What was said before has no time here.
+        let times = fs::read_to_string(second.path().join("console.times")).unwrap();
+        assert!(times.starts_with(&format!("{} ", before.len())), "{times}");
+    }
+
+    #[test]
+    fn says_when_what_is_behind_a_place_in_the_log_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut transcript = Transcript::create(dir.path()).unwrap();
+        let now = || {
+            let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            since_epoch.unwrap().as_secs_f64()
+        };
+        let began = now();
+        transcript.received(b"login: ");
+        transcript.sent(b"root\n");
+        // As if that had been a while ago.
+        transcript.timed = transcript
+            .timed
+            .and_then(|timed| timed.checked_sub(BETWEEN_TIMES));
+        transcript.received(b"# ");
+        let times = fs::read_to_string(dir.path().join("console.times")).unwrap();
+        let entries = times.lines().map(|line| line.split_once(' ').unwrap());
+        let (places, seconds): (Vec<_>, Vec<f64>) = entries
+            .map(|(place, seconds)| (place, seconds.parse::<f64>().unwrap()))
+            .unzip();
+        let before = "< login: \n> root\n".len().to_string();
+        assert_eq!(places, ["0", &before]);
+        let near = |seconds: &f64| (began - 0.001..=now() + 0.001).contains(seconds);
+        assert!(seconds.iter().all(near), "{times}");
     }
 
     #[test]

@@ -77,6 +77,24 @@ pub fn tcpdump() -> Check {
     program("tcpdump", "tcpdump")
 }
 
+/// Chromium, to look at pages with. [`chromium_path`] says where.
+pub fn chromium() -> Check {
+    chromium_path()
+        .map(drop)
+        .ok_or_else(|| "chromium is not in PATH; remedy: sudo apt-get install chromium".to_owned())
+}
+
+/// Whether this distribution has Chromium as a package: Ubuntu has a snap instead, and in a container there are no snaps.
+pub fn has_chromium_package() -> bool {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    !release.lines().any(|line| line == "ID=ubuntu")
+}
+
+/// Where Chromium is, or its brother Chrome.
+pub fn chromium_path() -> Option<PathBuf> {
+    ["chromium", "google-chrome"].into_iter().find_map(find)
+}
+
 /// A busybox that needs no other file, so that it runs in an image made of it alone. [`busybox_path`] says where.
 pub fn busybox() -> Check {
     busybox_path()

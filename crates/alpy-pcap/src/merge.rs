@@ -102,8 +102,9 @@ impl Merge {
         Ok(())
     }
 
-    /// By how much the real time is ahead of each capture's.
-    fn clocks(&self) -> Vec<i128> {
+    /// By how much the real time is ahead of that of each capture's packets, in nanoseconds, in the order in which they were added: as
+    /// [`link_with_clock`](Self::link_with_clock) says.
+    pub fn clocks(&self) -> Vec<i128> {
         let of_link = |link: &Link| {
             let same = self.links.iter().filter(|other| other.clock == link.clock);
             let least = same.filter_map(|link| link.ahead).min().unwrap_or(0);

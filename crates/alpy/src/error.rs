@@ -29,6 +29,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// There is no report of a run to be made.
+    #[error("make the report of {}", dir.display())]
+    Report {
+        /// The evidence directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A value of a link is bad.
     #[error("link {index}")]
     Link {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::report::{self, FailureRecord};
 use crate::signals::Interrupt;
 
 /// Any error of a test's body.
@@ -74,6 +75,24 @@ impl Failure {
     pub fn evidence(&self) -> Option<&Path> {
         self.0.evidence.as_deref()
     }
+
+    /// Its parts, for the report.
+    pub(crate) fn record(&self) -> FailureRecord {
+        let report = &self.0;
+        let words = |words: &Words| report::Words {
+            console: words.console.clone(),
+            events: words.events.clone(),
+        };
+        FailureRecord {
+            kind: report.cause.kind().to_owned(),
+            cause: report.cause.to_string(),
+            step: report.step.clone(),
+            findings: report.findings.clone(),
+            times: report.times.clone(),
+            machines: report.machines.iter().map(words).collect(),
+            teardown: report.teardown.clone(),
+        }
+    }
 }
 
 impl Report {
@@ -97,6 +116,19 @@ impl Report {
 }
 
 impl Cause {
+    /// One word for it, in `run.json`.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::SetUp(_) => "set-up",
+            Self::Body(_) => "body",
+            Self::Lost(_) => "lost",
+            Self::Panic(_) => "panic",
+            Self::Deadline(_) => "deadline",
+            Self::Interrupt(_) => "signal",
+            Self::TearDown => "teardown",
+        }
+    }
+
     pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(ToString::to_string);
         Self::Panic(

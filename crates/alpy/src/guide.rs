@@ -13,6 +13,9 @@ pub mod wire {}
 #[doc = include_str!("guide/several-machines.md")]
 pub mod several_machines {}
 
+#[doc = include_str!("guide/report.md")]
+pub mod report {}
+
 #[doc = include_str!("guide/faq.md")]
 pub mod faq {}
 

@@ -32,6 +32,7 @@
 //! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
+//! - [`report`]: the page that each run leaves, with all that may tell why it failed.
 //! - [`SavedStates`]: machines that begin a test booted and logged in.
 //! - [`guide`]: the network design, how nodes are built, how a test ends, questions and answers.
 //!
@@ -56,6 +57,7 @@ mod limits;
 mod link;
 pub mod logging;
 mod node;
+pub mod report;
 mod run;
 mod signals;
 mod skeleton;

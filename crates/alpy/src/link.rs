@@ -231,6 +231,21 @@ impl Link {
         mac(index, 0, self.machine_mac.as_deref())
     }
 
+    /// The addresses of the node's end, as they were given.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Its default gateways, as they were given.
+    pub(crate) fn gateways(&self) -> &[String] {
+        &self.gateways
+    }
+
+    /// The hardware address that the node's end was given, if it was.
+    pub(crate) fn wanted_node_mac(&self) -> Option<&str> {
+        self.node_mac.as_deref()
+    }
+
     pub(crate) fn of_machine(&self) -> usize {
         self.machine
     }

@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use alpy_docker::{Container, Engine, Stream};
 use alpy_netns::{Guardian, InterfaceName};
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::helper::Images;
+use crate::report;
 
 /// The label that every container of a run has; its value is the run's id.
 pub const LABEL: &str = "alpy.run";
@@ -26,6 +27,13 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 /// How long the guardian may take to end.
 const DISMISS: Duration = Duration::from_secs(10);
+
+/// How exactly it is known when a container has written something, in seconds, and how many such times are kept of each stream.
+const BETWEEN_TIMES: f64 = 0.01;
+const TIMES: usize = 10_000;
+
+/// How many containers are recorded.
+const RECORDED: usize = 1000;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -39,6 +47,7 @@ pub(crate) struct Run {
     /// The folder for the containers' output, if it is kept.
     containers: Option<PathBuf>,
     names: Mutex<HashMap<String, u32>>,
+    recorded: Recorded,
     // In the order of dropping: the guardian has nothing to do where there is no folder any more.
     scratch: TempDir,
     /// Removes what this process leaves if it is killed. `None` once all is removed.
@@ -88,6 +97,7 @@ impl Run {
             id,
             containers,
             names: Mutex::default(),
+            recorded: Recorded::default(),
             scratch,
             guardian: Mutex::new(Some(guardian)),
         })
@@ -124,8 +134,11 @@ impl Run {
         let (stdout, stderr) = (create("stdout")?, create("stderr")?);
         let status = dir.join(format!("{name}.status"));
         let write_status = move |end: String| File::create_new(&status)?.write_all(end.as_bytes());
+        let place = self.recorded.begin(&name, image);
+        let (heard, ended) = (self.recorded.clone(), self.recorded.clone());
         Ok(container
             .on_output(move |stream, bytes| {
+                heard.output(place, stream, bytes.len());
                 let file = match stream {
                     Stream::Stdout => &stdout,
                     Stream::Stderr => &stderr,
@@ -137,7 +150,16 @@ impl Run {
                     "output",
                 );
             })
-            .on_end(move |end| report(write_status(format!("{end}\n")), "status")))
+            .on_end(move |end| {
+                ended.end(place);
+                report(write_status(format!("{end}\n")), "status");
+            }))
+    }
+
+    /// The containers so far, for the report.
+    pub(crate) fn containers(&self) -> Vec<report::Container> {
+        let all = self.recorded.lock();
+        all.iter().map(|(container, _)| container.clone()).collect()
     }
 
     /// A file in the folder of the run, which goes with it. Containers may write to it, whoever they run as; nobody else enters
@@ -213,6 +235,56 @@ impl Run {
             name.to_owned()
         } else {
             format!("{name}.{count}")
+        }
+    }
+}
+
+/// A container, and how many bytes it has written to each of its streams.
+type Written = (report::Container, [u64; 2]);
+
+/// When the containers have written what, and ended.
+#[derive(Debug, Clone, Default)]
+struct Recorded(Arc<Mutex<Vec<Written>>>);
+
+impl Recorded {
+    fn lock(&self) -> MutexGuard<'_, Vec<Written>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, name: &str, image: &str) -> usize {
+        let mut all = self.lock();
+        if all.len() < RECORDED {
+            let container = report::Container {
+                name: name.to_owned(),
+                image: image.to_owned(),
+                asked: report::seconds(SystemTime::now()),
+                ..report::Container::default()
+            };
+            all.push((container, [0, 0]));
+            return all.len() - 1;
+        }
+        usize::MAX
+    }
+
+    fn output(&self, place: usize, stream: Stream, length: usize) {
+        let mut all = self.lock();
+        let Some((container, written)) = all.get_mut(place) else {
+            return;
+        };
+        let (times, written) = match stream {
+            Stream::Stdout => (&mut container.stdout, &mut written[0]),
+            Stream::Stderr => (&mut container.stderr, &mut written[1]),
+        };
+        let now = report::seconds(SystemTime::now());
+        if times.len() < TIMES && times.last().is_none_or(|(_, last)| now - last >= BETWEEN_TIMES) {
+            times.push((*written, now));
+        }
+        *written += length as u64;
+    }
+
+    fn end(&self, place: usize) {
+        if let Some((container, _)) = self.lock().get_mut(place) {
+            container.ended = Some(report::seconds(SystemTime::now()));
         }
     }
 }

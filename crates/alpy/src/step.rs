@@ -76,8 +76,21 @@ struct State {
     failed: Option<String>,
     /// The last of the outermost steps that ended, and how long each took.
     spent: VecDeque<(String, Duration)>,
-    /// The first steps that began, and when.
-    begun: Vec<(SystemTime, String)>,
+    /// The first steps that began, in their order: that of number 1 first.
+    records: Vec<StepRecord>,
+}
+
+/// A step, for the run's report.
+#[derive(Debug, Clone)]
+pub(crate) struct StepRecord {
+    /// Its place in the list, from 1.
+    pub(crate) number: u64,
+    /// The number of the step that it was a part of.
+    pub(crate) within: Option<u64>,
+    pub(crate) text: String,
+    pub(crate) began: SystemTime,
+    /// How long it took, and whether it came to its end; nothing while it is under way.
+    pub(crate) ended: Option<(Duration, bool)>,
 }
 
 #[derive(Debug)]
@@ -93,8 +106,8 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How many steps that ended are remembered.
 const REMEMBERED: usize = 30;
 
-/// How many steps that began are remembered.
-const REMEMBERED_BEGINS: usize = 10_000;
+/// How many steps are recorded.
+const RECORDED: usize = 10_000;
 
 impl Steps {
     /// The step that failed, else the one under way, as a path from the outermost to the innermost.
@@ -112,7 +125,14 @@ impl Steps {
 
     /// When each of the steps began.
     pub(crate) fn begun(&self) -> Vec<(SystemTime, String)> {
-        self.lock().begun.clone()
+        let state = self.lock();
+        let begun = state.records.iter().map(|step| (step.began, step.text.clone()));
+        begun.collect()
+    }
+
+    /// The first steps, with their ends where they have any.
+    pub(crate) fn records(&self) -> Vec<StepRecord> {
+        self.lock().records.clone()
     }
 
     /// Runs a future in which every step is one of these.
@@ -219,13 +239,20 @@ impl<L: Fn(&str)> Drop for Step<L> {
 impl State {
     fn begin(&mut self, text: &str) -> u64 {
         self.count += 1;
+        let within = WITHIN.try_with(|number| *number).ok();
         self.under_way.push(UnderWay {
             number: self.count,
-            within: WITHIN.try_with(|number| *number).ok(),
+            within,
             text: text.to_owned(),
         });
-        if self.begun.len() < REMEMBERED_BEGINS {
-            self.begun.push((SystemTime::now(), text.to_owned()));
+        if self.records.len() < RECORDED {
+            self.records.push(StepRecord {
+                number: self.count,
+                within,
+                text: text.to_owned(),
+                began: SystemTime::now(),
+                ended: None,
+            });
         }
         // The test goes on, so it has dealt with the failure of an earlier step.
         self.failed = None;
@@ -235,6 +262,10 @@ impl State {
     fn end(&mut self, number: u64, done: bool, took: Duration) {
         if !done && self.failed.is_none() {
             self.failed = Some(self.path(number));
+        }
+        let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        if let Some(record) = self.records.get_mut(place) {
+            record.ended = Some((took, done));
         }
         let Some(at) = self.under_way.iter().position(|step| step.number == number) else {
             return;
@@ -374,6 +405,32 @@ mod tests {
                 "Boot... for 20 s now",
                 "Boot... done",
                 "All... done"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn records_each_step_with_what_it_was_within_and_how_it_ended() {
+        let steps = Arc::new(Steps::default());
+        let waits_for_ever = crate::step!("Wait", std::future::pending::<Result<(), &str>>());
+        let mut waiting = Box::pin(steps.scope(waits_for_ever));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let outer = crate::step!("Outer", async {
+            crate::step!("Inner", async { Err::<(), _>("no") })
+                .await
+                .unwrap_err();
+            Ok::<_, &str>(())
+        });
+        steps.scope(outer).await.unwrap();
+        let records = steps.records();
+        let short = |step: &StepRecord| (step.text.clone(), step.within, step.ended.map(|(_, done)| done));
+        let short: Vec<_> = records.iter().map(short).collect();
+        assert_eq!(
+            short,
+            [
+                ("Wait".to_owned(), None, None),
+                ("Outer".to_owned(), None, Some(true)),
+                ("Inner".to_owned(), Some(2), Some(false)),
             ]
         );
     }

@@ -33,8 +33,9 @@ use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
 use crate::growing::Growing;
 use crate::limits::Limits;
-use crate::link::Link;
+use crate::link::{AnyLink, Link};
 use crate::node::Node;
+use crate::report::{self, Recorder};
 use crate::run::Run;
 use crate::skeleton;
 use crate::step;
@@ -71,6 +72,7 @@ pub struct Testbed {
     /// A link was added.
     grown: Notify,
     evidence: Arc<Evidence>,
+    recorder: Arc<Recorder>,
     until: Instant,
 }
 
@@ -278,6 +280,7 @@ impl Testbed {
         let dut = self.dut(machine);
         dut.check_on()?;
         let plug = async {
+            let asked = AnyLink::ToNode(link.clone());
             let (mac, unplugged, captured) = (link.nic_mac(index)?, link.is_unplugged(), link.is_captured());
             let (nodes, taps, helper) = skeleton::start_in(&self.run, &[(index, link)], HOT_PLUG).await?;
             skeleton::end(helper).await?;
@@ -303,6 +306,7 @@ impl Testbed {
                 capture,
                 hot: true,
             });
+            self.recorder.hot_plugged(index, &asked);
             self.grown.notify_one();
             if unplugged {
                 self.cable(index).pull().await?;
@@ -408,6 +412,7 @@ impl Testbed {
             duts,
             links,
             evidence,
+            recorder,
             ..
         } = self;
         let (mut nodes, mut captures, mut counts) = (Vec::new(), Vec::new(), Vec::new());
@@ -446,7 +451,7 @@ impl Testbed {
                 .iter()
                 .filter_map(|(link, counted)| counted.fault(captures[*link].1.as_ref()?)),
         );
-        if let Err(error) = merge(&captures, steps, &evidence.file(MERGED)) {
+        if let Err(error) = merge(&captures, steps, &recorder, &evidence.file(MERGED)) {
             errors.push(format!("write {MERGED}: {}", chain(&error)));
         }
         let nodes = nodes.err().unwrap_or_default();
@@ -466,10 +471,11 @@ impl AsRef<Dut> for Testbed {
     }
 }
 
-/// All captures in one file, each with the number of its clock.
+/// All captures in one file, each with the number of its clock. The record learns the difference of the clocks, and the marks.
 fn merge(
     captures: &[(usize, Option<Capture>)],
     steps: &[(SystemTime, String)],
+    recorder: &Recorder,
     path: &Path,
 ) -> std::result::Result<(), alpy_pcap::Error> {
     let mut merge = Merge::new();
@@ -480,6 +486,21 @@ fn merge(
     }
     for (began, text) in steps {
         merge.note(*began, text);
+    }
+    let mut clocks = merge.clocks().into_iter();
+    for (link, (_, capture)) in recorder.lock().links.iter_mut().zip(captures) {
+        let Some(capture) = capture else {
+            continue;
+        };
+        link.clock_ahead = clocks.next().map(|ahead| ahead as f64 / 1e9);
+        let marks = capture.marks();
+        link.marks = marks
+            .iter()
+            .map(|mark| report::Mark {
+                name: mark.name().to_owned(),
+                made: report::seconds(mark.made()),
+            })
+            .collect();
     }
     merge.write(path)
 }

@@ -7,13 +7,14 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alpy::docker::Engine;
 use alpy::qemu::Machine;
 use alpy::{Failure, Link, TestResult, Testbed, TestbedBuilder, step};
 use alpy_need::need;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{containers_of, eventually};
 
 fn bed(test: &str) -> TestbedBuilder {
@@ -43,6 +44,21 @@ impl Traces {
         containers_of(&self.engine, &self.run).await.is_empty()
             && !fs::exists(format!("/proc/{}", self.qemu)).unwrap()
     }
+}
+
+/// What a run has written of itself, and the page made of it.
+fn report_in(evidence: &Path) -> (Value, String) {
+    let read = |name| fs::read_to_string(evidence.join(name)).unwrap();
+    (
+        serde_json::from_str(&read("run.json")).unwrap(),
+        read("report.html"),
+    )
+}
+
+/// The evidence directory, as a log tells it.
+fn evidence_in(log: &[String]) -> PathBuf {
+    let dir = log.iter().find_map(|line| line.split_once("Evidence: "));
+    PathBuf::from(dir.unwrap().1)
 }
 
 #[tokio::test]
@@ -82,6 +98,33 @@ async fn a_test_that_passes_leaves_its_evidence_and_nothing_else() {
         log.contains("Create nodes... done") && log.contains("Test passed"),
         "{log}"
     );
+    let (run, page) = report_in(&dir);
+    assert_eq!(run["verdict"], "passed");
+    assert!(run["entered"].as_f64() < run["left"].as_f64(), "{run}");
+    // The teardown's steps too, and nothing is under way at the end.
+    let steps = run["steps"].as_array().unwrap();
+    let outcome = |text: &str| {
+        let step = steps.iter().find(|step| step["text"] == text).unwrap();
+        step["outcome"].as_str().unwrap()
+    };
+    for text in ["Create nodes", "Start virtual CPU", "Quit QEMU"] {
+        assert_eq!(outcome(text), "done");
+    }
+    assert_eq!(
+        run["links"][1]["ends"][0]["addresses"],
+        json!(["198.51.100.1/24"])
+    );
+    let of_containers = run["containers"].as_array().unwrap().iter();
+    assert!(
+        of_containers
+            .clone()
+            .any(|container| container["name"] == "node1" && container["ended"].is_f64()),
+        "{run}"
+    );
+    assert!(
+        page.contains("198.51.100.1/24") && page.contains(">passed<"),
+        "{page}"
+    );
 }
 
 #[tokio::test]
@@ -109,6 +152,15 @@ async fn an_error_of_the_body_comes_back_with_the_step_it_happened_in() {
     assert!(
         text.contains(&format!("evidence: {}", failure.evidence().unwrap().display())),
         "{text}"
+    );
+    let (run, page) = report_in(failure.evidence().unwrap());
+    assert_eq!(
+        (&run["verdict"], &run["failure"]["kind"]),
+        (&json!("failed"), &json!("body"))
+    );
+    assert!(
+        page.contains("only hay") && page.contains("Look for a needle,"),
+        "{page}"
     );
 }
 
@@ -204,6 +256,9 @@ async fn a_panic_of_the_body_is_a_failure_after_an_orderly_teardown() {
         failure.to_string().contains("it panicked: one and one is 3"),
         "{failure}"
     );
+    let (run, page) = report_in(failure.evidence().unwrap());
+    assert_eq!(run["failure"]["kind"], "panic");
+    assert!(page.contains("it panicked: one and one is 3"), "{page}");
 }
 
 #[tokio::test]
@@ -224,6 +279,9 @@ async fn a_deadline_that_passes_names_the_step_under_way() {
         text.contains("did not end within its deadline of 15s\n  step: Wait for Godot"),
         "{text}"
     );
+    let (run, page) = report_in(failure.evidence().unwrap());
+    assert_eq!(run["failure"]["kind"], "deadline");
+    assert!(page.contains("Where the time went"), "{page}");
 }
 
 #[tokio::test]
@@ -243,6 +301,9 @@ async fn a_machine_that_does_not_start_leaves_nothing() {
             .contains("'flux-capacitor' is not a valid device model name"),
         "{failure}"
     );
+    let (run, page) = report_in(failure.evidence().unwrap());
+    assert_eq!(run["failure"]["kind"], "set-up");
+    assert!(page.contains("&#39;flux-capacitor&#39; is not a valid"), "{page}");
     let engine = Engine::connect().await.unwrap();
     let left = engine.labelled("alpy.test=no-start").await.unwrap();
     assert_eq!(left, [""; 0]);
@@ -267,6 +328,20 @@ async fn a_test_that_is_killed_leaves_no_container_and_no_machine() {
         traces.are_gone().await
     })
     .await;
+    // Nobody has made a report, and whoever makes one later learns how far it came.
+    let evidence = evidence_in(&child.log().await);
+    assert!(!evidence.join("report.html").exists());
+    alpy::report::render(&evidence).unwrap();
+    let (run, page) = report_in(&evidence);
+    assert_eq!(run["verdict"], "under-way");
+    for part in [
+        "This run has no end",
+        ">Speak to the console<",
+        "node1 — ",
+        "198.51.100.1/24",
+    ] {
+        assert!(page.contains(part), "{part} is missing: {page}");
+    }
 }
 
 #[tokio::test]
@@ -292,6 +367,9 @@ async fn the_log_on_stderr_has_the_end_of_every_step() {
         log.iter().any(|line| line.contains("failed: SIGTERM came")),
         "{log:#?}"
     );
+    let (run, page) = report_in(&evidence_in(&log));
+    assert_eq!(run["failure"]["kind"], "signal");
+    assert!(page.contains("SIGTERM came"), "{page}");
 }
 
 #[tokio::test]

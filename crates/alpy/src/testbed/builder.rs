@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use alpy_docker::Engine;
 use alpy_qemu::{Accelerator, Machine};
-use tracing::{Instrument, debug, error, info};
+use tokio::time::timeout;
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::creation::Parts;
 use super::{Dut, TEARDOWN_NODES, Testbed};
@@ -16,11 +17,15 @@ use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::limits::Limits;
 use crate::link::{AnyLink, DirectLink, Link};
 use crate::logging::{self, RunLog};
+use crate::report::{self, Recorder};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
 use crate::states::SavedStates;
 use crate::step;
 use crate::step::{Steps, within};
+
+/// How long a run waits for its report. Nothing that the report is made of is read for longer than a part of this.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// A testbed to be; [`run`](Self::run) makes it, runs a test on it and takes it down.
 #[derive(Debug)]
@@ -126,6 +131,8 @@ impl TestbedBuilder {
     /// Makes the testbed, with the machine's CPU not started yet, runs the test's body on it, and takes it down: after success and
     /// failure, a panic in the body, the deadline, and SIGINT, SIGTERM and SIGHUP, by which the process then ends.
     ///
+    /// At the end, a page with all that happened is in the evidence: see [`report`](crate::report).
+    ///
     /// # Errors
     /// The first failure, with what is needed to see why. A teardown that does not end well, and a capture that is not complete, fail
     /// a test whose body passed.
@@ -186,15 +193,21 @@ impl TestbedBuilder {
             info!(target: "alpy::testbed", "Test description: {description}");
         }
         info!(target: "alpy::testbed", "Evidence: {}", evidence.dir().display());
-        let steps = Arc::new(Steps::default());
+        let (steps, teardown) = (Arc::new(Steps::default()), Arc::new(Steps::default()));
+        let recorder = Recorder::begin(&test, self.description.as_deref(), self.deadline);
+        let recorder = Arc::new(recorder);
         // Until this is dropped, at the end, a signal does not end the process.
         let interrupts = match Interrupts::hold() {
             Ok(interrupts) => interrupts,
             Err(source) => return Err(Report::new(Cause::SetUp(Error::Runtime(source))).into_failure(&test)),
         };
         let mut limits = Limits::new(interrupts, self.deadline);
-        let mut report = match self.run_steps(body, &evidence, &steps, &mut limits).await {
+        let run = self.run_steps(body, &evidence, &recorder, [&steps, &teardown], &mut limits);
+        let result = run.await;
+        recorder.lock().steps = report::steps(&[steps.records(), teardown.records()]);
+        let mut report = match result {
             Ok(value) => {
+                write_report(&evidence, &recorder, None).await;
                 info!(target: "alpy::testbed", "Test passed");
                 return Ok(value);
             }
@@ -207,6 +220,7 @@ impl TestbedBuilder {
         report.evidence = Some(evidence.dir().to_owned());
         let interrupted = matches!(report.cause, Cause::Interrupt(_));
         let failure = report.into_failure(&test);
+        write_report(&evidence, &recorder, Some(&failure)).await;
         if interrupted {
             // The process is about to end by the signal: nobody else will say it.
             error!(target: "alpy::testbed", "{failure}");
@@ -222,7 +236,8 @@ impl TestbedBuilder {
         mut self,
         body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
         evidence: &Arc<Evidence>,
-        steps: &Arc<Steps>,
+        recorder: &Arc<Recorder>,
+        [steps, teardown_steps]: [&Arc<Steps>; 2],
         limits: &mut Limits,
     ) -> std::result::Result<T, Box<Report>>
     where
@@ -235,6 +250,8 @@ impl TestbedBuilder {
         self.parts
             .check()
             .map_err(|error| Report::new(Cause::SetUp(error)))?;
+        recorder.parts(self.parts.machines.len(), &self.parts.links);
+        report::begin(evidence.dir(), recorder);
         // Everything of this run has its label from the start, so that what a set-up leaves half-done is found.
         let new_run = self.parts.skeleton.new_run(Some(evidence.dir()));
         let new_run = step!(target: "alpy::docker", within: deadline.share(), "Find the engine and the images", new_run);
@@ -242,9 +259,12 @@ impl TestbedBuilder {
         let run = prepare
             .and_then(|run| run.map_err(Cause::SetUp))
             .map_err(Report::new)?;
-        let create = self
-            .parts
-            .create(Arc::clone(&run), Arc::clone(evidence), deadline);
+        let create = self.parts.create(
+            Arc::clone(&run),
+            Arc::clone(evidence),
+            Arc::clone(recorder),
+            deadline,
+        );
         let create = steps.scope(create);
         let bed = match limits
             .hold(Box::pin(create))
@@ -256,12 +276,15 @@ impl TestbedBuilder {
                 let mut report = Report::new(cause);
                 let closed = within(TEARDOWN_NODES, run.close()).await;
                 report.teardown.extend(closed.err().map(|error| chain(&error)));
+                recorder.lock().containers = run.containers();
                 return Err(report);
             }
         };
 
         info!(target: "alpy::testbed", "Enter test environment");
+        recorder.entered();
         let result = bed.run_body(body, steps, limits).await;
+        recorder.left();
         info!(
             target: "alpy::testbed",
             "Exit test environment with {}",
@@ -272,7 +295,12 @@ impl TestbedBuilder {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
         };
-        let teardown = bed.tear_down(&steps.begun()).await;
+        for (machine, dut) in recorder.lock().machines.iter_mut().zip(bed.duts()) {
+            machine.restored = Some(dut.is_restored());
+        }
+        // Their steps are apart, for they are not where the test failed.
+        let teardown = teardown_steps.scope(bed.tear_down(&steps.begun())).await;
+        recorder.lock().containers = run.containers();
         let cause = match result {
             Ok(value) if teardown.is_empty() => return Ok(value),
             Ok(_) => Cause::TearDown,
@@ -283,5 +311,20 @@ impl TestbedBuilder {
         report.findings = findings;
         report.teardown = teardown;
         Err(report)
+    }
+}
+
+/// Ends the record of a run and writes its report, on a thread for what blocks. Nothing fails for it.
+async fn write_report(evidence: &Arc<Evidence>, recorder: &Arc<Recorder>, failure: Option<&Failure>) {
+    recorder.end(failure);
+    let (evidence, recorder) = (Arc::clone(evidence), Arc::clone(recorder));
+    let span = tracing::Span::current();
+    let write = tokio::task::spawn_blocking(move || {
+        span.in_scope(|| report::end(evidence.dir(), &recorder));
+    });
+    match timeout(REPORT, write).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(target: "alpy::report", "Cannot write the report: {error}"),
+        Err(_) => warn!(target: "alpy::report", "The report is not written within {REPORT:?}"),
     }
 }

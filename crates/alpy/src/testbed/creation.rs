@@ -22,6 +22,7 @@ use crate::evidence::Evidence;
 use crate::limits::Deadline;
 use crate::link::AnyLink;
 use crate::node::Node;
+use crate::report::Recorder;
 use crate::run::Run;
 use crate::skeleton::{self, SkeletonBuilder};
 use crate::states::SavedStates;
@@ -73,6 +74,7 @@ impl Parts {
         self,
         run: Arc<Run>,
         evidence: Arc<Evidence>,
+        recorder: Arc<Recorder>,
         deadline: Deadline,
     ) -> Result<Testbed> {
         let share = deadline.share();
@@ -191,6 +193,7 @@ impl Parts {
             growing: Mutex::default(),
             grown: Notify::new(),
             evidence,
+            recorder,
             until: deadline.until(),
         };
         let unplugged = self

@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The packets of a link: which are shown, which way they went, and how many there were when.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use alpy_pcap::{Capture, Conversation, Frame, Packet, Reader};
+
+use super::record::{End, Link, Record};
+
+/// How many packets are shown of the first and the last, and of those before and after a mark.
+const ENDS: usize = 200;
+const BEFORE_MARK: usize = 5;
+const AFTER_MARK: usize = 20;
+
+/// Around how many marks.
+const MARKS: usize = 20;
+
+/// Of how many packets it is told who spoke with whom.
+const CONVERSATIONS_OF: u64 = 100_000;
+
+/// How many conversations are listed.
+const CONVERSATIONS: usize = 50;
+
+/// How many points a plot has at most.
+const POINTS: f64 = 160.0;
+
+/// The shortest interval of a plot, in seconds.
+const SHORTEST: f64 = 0.01;
+
+/// What a link's capture says.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    pub(super) frames: u64,
+    /// Of frames on the wire.
+    pub(super) bytes: u64,
+    /// How many came from each end. There are more frames where it is not known of some.
+    pub(super) from: [u64; 2],
+    pub(super) ladder: Vec<Rung>,
+    pub(super) rates: Option<Rates>,
+    pub(super) conversations: Vec<Conversation>,
+    /// How many more conversations there are.
+    pub(super) more_conversations: usize,
+    /// What is to be known about it, such as that not all of it was read.
+    pub(super) notes: Vec<String>,
+}
+
+/// A line of a ladder.
+#[derive(Debug, PartialEq)]
+pub(super) enum Rung {
+    Packet {
+        /// In seconds since the run began.
+        at: f64,
+        /// From which end, if that is known.
+        from: Option<usize>,
+        text: String,
+    },
+    Mark {
+        at: f64,
+        name: String,
+    },
+    /// Packets that are not shown.
+    More(u64),
+}
+
+/// Bits per second.
+#[derive(Debug, PartialEq)]
+pub(super) struct Rates {
+    /// When the first interval begins, in seconds since the run began.
+    pub(super) begin: f64,
+    /// How long each is, in seconds.
+    pub(super) interval: f64,
+    pub(super) rates: Vec<f64>,
+}
+
+/// Who has which hardware address.
+#[derive(Debug, Default)]
+pub(super) struct Owners(HashMap<[u8; 6], End>);
+
+/// From which ends the frames of one link come. What was found out is remembered, for there are many frames and few sources.
+struct Sources<'a> {
+    owners: &'a Owners,
+    link: &'a Link,
+    known: Vec<([u8; 6], Option<usize>)>,
+}
+
+impl Sources<'_> {
+    fn end(&mut self, frame: &Frame<'_>) -> Option<usize> {
+        /// More than this is an attack on a switch.
+        const REMEMBERED: usize = 64;
+        let source: [u8; 6] = frame.bytes().get(6..12)?.try_into().ok()?;
+        if let Some((_, end)) = self.known.iter().find(|(known, _)| *known == source) {
+            return *end;
+        }
+        let end = self.owners.end(self.link, source);
+        if self.known.len() < REMEMBERED {
+            self.known.push((source, end));
+        }
+        end
+    }
+}
+
+/// A packet that may be shown.
+struct Kept {
+    number: u64,
+    at: f64,
+    frame: Frame<'static>,
+}
+
+impl Owners {
+    /// As the record has it, and as the first packets of the links to nodes tell: whoever sends from a node's own address is the node.
+    pub(super) fn learn(dir: &Path, record: &Record) -> Self {
+        let mut owners = HashMap::new();
+        for link in &record.links {
+            for end in &link.ends {
+                if let Some(mac) = end.mac.as_deref().and_then(parse_mac) {
+                    owners.insert(mac, end.clone());
+                }
+            }
+            let Some(node) = link.ends.first().filter(|end| end.node.is_some()) else {
+                continue;
+            };
+            let own: Vec<IpAddr> = node.addresses.iter().filter_map(|text| address(text)).collect();
+            let Ok(mut reader) = Reader::open(dir.join(&link.capture)) else {
+                continue;
+            };
+            for _ in 0..ENDS {
+                let Ok(Some(frame)) = reader.next_frame() else {
+                    break;
+                };
+                let packet = Packet::decode(frame);
+                let sender = packet
+                    .arp()
+                    .map(|arp| IpAddr::from(arp.sender_ip))
+                    .or_else(|| packet.ip().map(|ip| ip.source));
+                if let (Some(sender), Some(ethernet)) = (sender, packet.ethernet()) {
+                    if own.contains(&sender) {
+                        owners.entry(ethernet.source.0).or_insert_with(|| node.clone());
+                    }
+                }
+            }
+        }
+        Self(owners)
+    }
+
+    /// From which end of a link comes what has this source.
+    fn end(&self, link: &Link, source: [u8; 6]) -> Option<usize> {
+        let Some(owner) = self.0.get(&source) else {
+            // One that the machine passes on: whatever is not the node's.
+            let node = link.ends.first().filter(|end| end.node.is_some())?;
+            let known = self.0.values().any(|owner| owner.node == node.node);
+            return known.then_some(1);
+        };
+        let is = |end: &End| end.node == owner.node && end.machine == owner.machine;
+        let at = link.ends.iter().position(is);
+        // Of two NICs of one machine at one cable, only the address tells which it is.
+        let same = |end: &End| end.mac.as_deref().and_then(parse_mac) == Some(source);
+        let exact = link.ends.iter().position(same);
+        exact.or(at).or_else(|| {
+            // Passed on: by the machine, if there is a node here.
+            link.ends
+                .first()
+                .is_some_and(|end| end.node.is_some())
+                .then_some(1)
+        })
+    }
+}
+
+/// Reads a capture, for as long as there is time.
+pub(super) fn summary(dir: &Path, record: &Record, link: &Link, owners: &Owners, until: Instant) -> Summary {
+    let mut summary = Summary::default();
+    let path = dir.join(&link.capture);
+    if super::source::open(&path).is_err() {
+        return summary;
+    }
+    let ahead = link.clock_ahead.unwrap_or(0.0);
+    let on_clock = |timestamp: Duration| timestamp.as_secs_f64() + ahead - record.began;
+    if let Err(error) = read(&mut summary, &path, record, link, owners, until, on_clock) {
+        summary
+            .notes
+            .push(format!("The capture cannot be read to its end: {error}"));
+    }
+    if link.clock_ahead.is_none() && summary.frames > 0 {
+        summary
+            .notes
+            .push("The times are those of the guest's clock: the run has not compared them.".to_owned());
+    }
+    summary
+}
+
+fn read(
+    summary: &mut Summary,
+    path: &Path,
+    record: &Record,
+    link: &Link,
+    owners: &Owners,
+    until: Instant,
+    on_clock: impl Fn(Duration) -> f64,
+) -> Result<(), alpy_pcap::Error> {
+    let mut reader = Reader::open(path)?;
+    let mut sources = Sources {
+        owners,
+        link,
+        known: Vec::new(),
+    };
+    let mut marks: VecDeque<_> = link.marks.iter().take(MARKS).collect();
+    let (mut kept, mut last) = (Vec::new(), VecDeque::new());
+    let mut keep_until = ENDS as u64;
+    let mut points = Vec::new();
+    let mut seen_marks = Vec::new();
+    loop {
+        let frame = match reader.next_frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) if error.is_torn() => {
+                summary
+                    .notes
+                    .push("The capture ends in the middle of a frame.".to_owned());
+                break;
+            }
+            Err(error) => {
+                let text = format!("The capture is damaged: {error}");
+                summary.notes.push(text);
+                break;
+            }
+        };
+        let (number, at) = (summary.frames, on_clock(frame.timestamp()));
+        summary.frames += 1;
+        summary.bytes += u64::from(frame.original_len());
+        if let Some(end) = sources.end(&frame).and_then(|end| summary.from.get_mut(end)) {
+            *end += 1;
+        }
+        points.push((at, frame.original_len()));
+        while let Some(mark) = marks.front().filter(|mark| mark.made - record.began <= at) {
+            seen_marks.push((number, *mark));
+            let before = last.len().saturating_sub(BEFORE_MARK);
+            kept.extend(last.drain(before..));
+            keep_until = keep_until.max(number + AFTER_MARK as u64);
+            marks.pop_front();
+        }
+        let packet = Kept {
+            number,
+            at,
+            frame: frame.into_owned(),
+        };
+        if number < keep_until {
+            kept.push(packet);
+        } else {
+            if last.len() == ENDS {
+                last.pop_front();
+            }
+            last.push_back(packet);
+        }
+        if number % 1024 == 1023 && Instant::now() >= until {
+            summary.notes.push(format!(
+                "Not all was read, for it takes too long: this is about the first {} frames.",
+                summary.frames
+            ));
+            break;
+        }
+    }
+    seen_marks.extend(marks.into_iter().map(|mark| (summary.frames, mark)));
+    kept.extend(last);
+    kept.sort_by_key(|packet| packet.number);
+    let mut seen_marks = seen_marks.into_iter().peekable();
+    let mut next = 0;
+    let mark = |mark: &super::record::Mark| Rung::Mark {
+        at: mark.made - record.began,
+        name: mark.name.clone(),
+    };
+    for packet in kept {
+        if packet.number > next {
+            summary.ladder.push(Rung::More(packet.number - next));
+        }
+        next = packet.number + 1;
+        while let Some((_, of)) = seen_marks.next_if(|(number, _)| *number <= packet.number) {
+            summary.ladder.push(mark(of));
+        }
+        summary.ladder.push(Rung::Packet {
+            at: packet.at,
+            from: sources.end(&packet.frame),
+            text: one_line(packet.frame),
+        });
+    }
+    if summary.frames > next {
+        summary.ladder.push(Rung::More(summary.frames - next));
+    }
+    summary.ladder.extend(seen_marks.map(|(_, of)| mark(of)));
+    summary.rates = rates(&points);
+    if summary.frames <= CONVERSATIONS_OF && Instant::now() < until {
+        let mut all = Capture::open(path)?.ignore_torn_tail().conversations()?;
+        summary.more_conversations = all.len().saturating_sub(CONVERSATIONS);
+        all.truncate(CONVERSATIONS);
+        summary.conversations = all;
+    } else {
+        summary
+            .notes
+            .push("There are too many frames to say who spoke with whom.".to_owned());
+    }
+    Ok(())
+}
+
+/// A packet in one line, without its time.
+fn one_line(frame: Frame<'static>) -> String {
+    let text = Packet::decode(frame).to_string();
+    match text.split_once(' ') {
+        Some((_, text)) => text.to_owned(),
+        None => text,
+    }
+}
+
+fn rates(points: &[(f64, u32)]) -> Option<Rates> {
+    let times = || points.iter().map(|(at, _)| *at);
+    let (begin, end) = (times().reduce(f64::min)?, times().reduce(f64::max)?);
+    let interval = ((end - begin) / POINTS).max(SHORTEST);
+    let mut bits = vec![0.0; ((end - begin) / interval) as usize + 1];
+    for (at, bytes) in points {
+        let index = ((at - begin) / interval) as usize;
+        if let Some(bits) = bits.get_mut(index) {
+            *bits += f64::from(*bytes) * 8.0;
+        }
+    }
+    Some(Rates {
+        begin,
+        interval,
+        rates: bits.iter().map(|bits| bits / interval).collect(),
+    })
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(bytes)
+}
+
+/// The address in `192.168.0.1/24`.
+fn address(prefix: &str) -> Option<IpAddr> {
+    prefix.split('/').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use alpy_pcap::Writer;
+
+    use super::*;
+    use crate::report::record::Mark;
+
+    const NODE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const NIC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    const ELSE: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    /// An empty UDP datagram.
+    fn datagram(from: [u8; 6], source: [u8; 4]) -> Vec<u8> {
+        let mut bytes = [&[0xff; 6], &from[..], &[8, 0]].concat();
+        bytes.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+        bytes.extend(source);
+        bytes.extend([192, 168, 0, 2, 0, 7, 0, 9, 0, 8, 0, 0]);
+        bytes
+    }
+
+    fn capture(dir: &Path, frames: &[(f64, Vec<u8>)]) {
+        let mut writer = Writer::new(File::create(dir.join("link0.pcap")).unwrap()).unwrap();
+        for (at, bytes) in frames {
+            writer
+                .write(&Frame::new(Duration::from_secs_f64(*at), bytes))
+                .unwrap();
+        }
+    }
+
+    fn record(marks: Vec<Mark>) -> Record {
+        let node = End {
+            node: Some(0),
+            addresses: vec!["192.168.0.1/24".to_owned()],
+            ..End::default()
+        };
+        let machine = End {
+            machine: Some(0),
+            mac: Some("52:54:00:12:34:56".to_owned()),
+            ..End::default()
+        };
+        Record {
+            began: 1000.0,
+            links: vec![Link {
+                capture: "link0.pcap".to_owned(),
+                ends: vec![node, machine],
+                clock_ahead: Some(-2.0),
+                marks,
+                ..Link::default()
+            }],
+            ..Record::default()
+        }
+    }
+
+    fn of(dir: &Path, record: &Record) -> Summary {
+        let owners = Owners::learn(dir, record);
+        let until = Instant::now() + Duration::from_secs(60);
+        summary(dir, record, &record.links[0], &owners, until)
+    }
+
+    #[test]
+    fn tells_from_which_end_a_frame_came_and_when() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let frames = [
+            (1003.0, datagram(NODE, [192, 168, 0, 1])),
+            (1003.5, datagram(NIC, [192, 168, 0, 2])),
+            // One that the machine passes on.
+            (1004.0, datagram(ELSE, [10, 0, 0, 1])),
+        ];
+        capture(dir, &frames);
+        let summary = of(dir, &record(Vec::new()));
+        let rungs: Vec<_> = summary
+            .ladder
+            .iter()
+            .map(|rung| match rung {
+                Rung::Packet { at, from, text } => (*at, *from, text.as_str()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            rungs,
+            [
+                (1.0, Some(0), "IP 192.168.0.1.7 > 192.168.0.2.9: UDP, length 0"),
+                (1.5, Some(1), "IP 192.168.0.2.7 > 192.168.0.2.9: UDP, length 0"),
+                (2.0, Some(1), "IP 10.0.0.1.7 > 192.168.0.2.9: UDP, length 0"),
+            ]
+        );
+        assert_eq!((summary.frames, summary.bytes, summary.from), (3, 3 * 42, [1, 2]));
+        let rates = summary.rates.unwrap();
+        assert_eq!((rates.begin, rates.interval), (1.0, SHORTEST));
+        assert_eq!(rates.rates.iter().sum::<f64>() * SHORTEST, 3.0 * 42.0 * 8.0);
+        assert!(summary.notes.is_empty(), "{:?}", summary.notes);
+        assert_eq!(summary.conversations.len(), 3);
+    }
+
+    #[test]
+    fn shows_the_first_the_last_and_those_around_a_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let frames: Vec<_> = (0..2000)
+            .map(|number| {
+                (
+                    1003.0 + f64::from(number) / 100.0,
+                    datagram(NODE, [192, 168, 0, 1]),
+                )
+            })
+            .collect();
+        capture(dir, &frames);
+        // At frame 1000, as the run's clock has it.
+        let mark = Mark {
+            name: "failover".to_owned(),
+            made: 1011.0,
+        };
+        let late = Mark {
+            name: "behind all".to_owned(),
+            made: 2000.0,
+        };
+        // At frame 1900, among the last ones.
+        let near = Mark {
+            name: "near the end".to_owned(),
+            made: 1020.0,
+        };
+        let summary = of(dir, &record(vec![mark, near, late]));
+        let times = summary.ladder.iter().filter_map(|rung| match rung {
+            Rung::Packet { at, .. } => Some(*at),
+            _ => None,
+        });
+        assert!(times.is_sorted(), "{:?}", summary.ladder);
+        let mut parts = Vec::new();
+        for rung in &summary.ladder {
+            match (rung, parts.last_mut()) {
+                (Rung::Packet { .. }, Some((_, count))) => *count += 1,
+                (other, _) => parts.push((format!("{other:?}"), 0)),
+            }
+        }
+        // The first 200 come before any other part.
+        let counts: Vec<_> = parts.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [199, 5, 20, 125, 100, 0], "{parts:?}");
+        assert_eq!(parts[1].0, "More(795)");
+        assert!(parts[2].0.contains("failover"), "{parts:?}");
+        assert_eq!(parts[3].0, "More(755)");
+        assert!(parts[5].0.contains("behind all"), "{parts:?}");
+    }
+
+    #[test]
+    fn stops_when_its_time_is_over_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let frames = vec![(1003.0, datagram(NODE, [192, 168, 0, 1])); 5000];
+        capture(dir, &frames);
+        let record = record(Vec::new());
+        let owners = Owners::learn(dir, &record);
+        let summary = summary(dir, &record, &record.links[0], &owners, Instant::now());
+        assert_eq!(summary.frames, 1024);
+        assert!(
+            summary.notes[0].contains("first 1024 frames"),
+            "{:?}",
+            summary.notes
+        );
+    }
+
+    #[test]
+    fn a_capture_that_is_torn_or_none_is_no_trouble() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let record = record(Vec::new());
+        assert_eq!(of(dir, &record).frames, 0);
+        std::fs::write(dir.join("link0.pcap"), "no capture").unwrap();
+        assert!(of(dir, &record).notes[0].contains("cannot be read"));
+        capture(dir, &[(1003.0, datagram(NODE, [192, 168, 0, 1]))]);
+        let whole = std::fs::read(dir.join("link0.pcap")).unwrap();
+        std::fs::write(dir.join("link0.pcap"), [&whole[..], &whole[24..60]].concat()).unwrap();
+        let summary = of(dir, &record);
+        assert_eq!(summary.frames, 1);
+        assert!(
+            summary.notes[0].contains("ends in the middle"),
+            "{:?}",
+            summary.notes
+        );
+    }
+}

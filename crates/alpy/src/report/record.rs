@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `run.json`: what a run knows of itself, for its report and for other programs.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::link::AnyLink;
+use crate::step::StepRecord;
+
+/// The version of the format. Fields may be added to it; whoever reads it takes no offence at those that it does not know.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The most lines of the console, events and so on that are kept of one kind.
+const MOST: usize = 10_000;
+
+/// A run. Moments are seconds since 1970.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    pub(crate) format: u32,
+    pub(crate) test: String,
+    pub(crate) description: Option<String>,
+    pub(crate) verdict: Verdict,
+    /// Of alpy.
+    pub(crate) version: String,
+    pub(crate) began: f64,
+    /// When the body began, and when it ended.
+    pub(crate) entered: Option<f64>,
+    pub(crate) left: Option<f64>,
+    pub(crate) ended: Option<f64>,
+    /// In seconds.
+    pub(crate) deadline: f64,
+    pub(crate) failure: Option<FailureRecord>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) files: Vec<File>,
+}
+
+/// How it went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    /// It goes on, or its process was killed.
+    #[default]
+    UnderWay,
+    Passed,
+    Failed,
+}
+
+/// Why a test did not pass: the parts of [`Failure`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct FailureRecord {
+    /// `set-up`, `body`, `lost`, `panic`, `deadline`, `signal` or `teardown`.
+    pub(crate) kind: String,
+    pub(crate) cause: String,
+    pub(crate) step: Option<String>,
+    pub(crate) findings: Vec<String>,
+    pub(crate) times: Vec<String>,
+    pub(crate) machines: Vec<Words>,
+    pub(crate) teardown: Vec<String>,
+}
+
+/// The last words of a machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Words {
+    pub(crate) console: Vec<String>,
+    pub(crate) events: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Step {
+    pub(crate) text: String,
+    pub(crate) began: f64,
+    /// Nothing if it had not ended.
+    pub(crate) seconds: Option<f64>,
+    pub(crate) outcome: Outcome,
+    /// How many steps it is within.
+    pub(crate) depth: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    #[default]
+    UnderWay,
+    Done,
+    Failed,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Machine {
+    /// Where its files are: the evidence directory if it is empty, else a folder in it.
+    pub(crate) folder: String,
+    pub(crate) restored: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Link {
+    pub(crate) capture: String,
+    /// Of a direct link both are machines, else the first one is a node.
+    pub(crate) ends: Vec<End>,
+    /// It was plugged in while the machine ran.
+    pub(crate) hot: bool,
+    /// By how many seconds the real time is ahead of that of the packets.
+    pub(crate) clock_ahead: Option<f64>,
+    pub(crate) marks: Vec<Mark>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct End {
+    pub(crate) node: Option<usize>,
+    pub(crate) machine: Option<usize>,
+    pub(crate) mac: Option<String>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) gateways: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Mark {
+    pub(crate) name: String,
+    pub(crate) made: f64,
+}
+
+/// A container, by the name that its files in `containers/` have.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Container {
+    pub(crate) name: String,
+    pub(crate) image: String,
+    /// When it was asked for. It starts later.
+    pub(crate) asked: f64,
+    pub(crate) ended: Option<f64>,
+    /// Where its output was at which moments: bytes, and seconds.
+    pub(crate) stdout: Vec<(u64, f64)>,
+    pub(crate) stderr: Vec<(u64, f64)>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct File {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+}
+
+/// The record of a run while it goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Record>);
+
+impl Recorder {
+    /// Of a run that begins.
+    pub(crate) fn begin(test: &str, description: Option<&str>, deadline: Duration) -> Self {
+        Self(Mutex::new(Record {
+            format: FORMAT,
+            test: test.to_owned(),
+            description: description.map(str::to_owned),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            began: seconds(SystemTime::now()),
+            deadline: deadline.as_secs_f64(),
+            ..Record::default()
+        }))
+    }
+
+    /// The record as it is, to be looked at or added to.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the testbed is made of.
+    pub(crate) fn parts(&self, machines: usize, links: &[AnyLink]) {
+        let mut record = self.lock();
+        record.machines = (0..machines).map(Machine::of).collect();
+        record.links = links
+            .iter()
+            .enumerate()
+            .map(|(index, link)| Link::of(index, link, false))
+            .collect();
+    }
+
+    /// A link that came while the test ran.
+    pub(crate) fn hot_plugged(&self, index: usize, link: &AnyLink) {
+        self.lock().links.push(Link::of(index, link, true));
+    }
+
+    /// The body begins.
+    pub(crate) fn entered(&self) {
+        self.lock().entered = Some(seconds(SystemTime::now()));
+    }
+
+    /// The body is at its end.
+    pub(crate) fn left(&self) {
+        self.lock().left = Some(seconds(SystemTime::now()));
+    }
+
+    /// The run is at its end.
+    pub(crate) fn end(&self, failure: Option<&Failure>) {
+        let mut record = self.lock();
+        record.ended = Some(seconds(SystemTime::now()));
+        record.verdict = match failure {
+            None => Verdict::Passed,
+            Some(_) => Verdict::Failed,
+        };
+        record.failure = failure.map(Failure::record);
+    }
+}
+
+impl Machine {
+    fn of(index: usize) -> Self {
+        Self {
+            folder: match index {
+                0 => String::new(),
+                _ => format!("machine{index}"),
+            },
+            restored: None,
+        }
+    }
+}
+
+impl Link {
+    fn of(index: usize, link: &AnyLink, hot: bool) -> Self {
+        // What is wrong with an address is said elsewhere.
+        let macs = link.macs(index).unwrap_or_default();
+        let mut ends: Vec<_> = link.machines().into_iter().map(End::machine).collect();
+        for (end, mac) in ends.iter_mut().zip(macs) {
+            end.mac = Some(mac_text(mac));
+        }
+        if let AnyLink::ToNode(link) = link {
+            let node = End {
+                node: Some(index),
+                mac: link.wanted_node_mac().map(str::to_lowercase),
+                addresses: link.addresses().to_vec(),
+                gateways: link.gateways().to_vec(),
+                ..End::default()
+            };
+            ends.insert(0, node);
+        }
+        Self {
+            capture: format!("link{index}.pcap"),
+            ends,
+            hot,
+            ..Self::default()
+        }
+    }
+}
+
+impl End {
+    fn machine(index: usize) -> Self {
+        Self {
+            machine: Some(index),
+            ..Self::default()
+        }
+    }
+}
+
+/// Steps in the order in which they began, those of several lists one list after another.
+pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
+    let mut all = Vec::new();
+    for list in lists {
+        let mut depths: BTreeMap<u64, usize> = BTreeMap::new();
+        for step in list.iter().take(MOST) {
+            let outer = step.within.and_then(|outer| depths.get(&outer));
+            let depth = outer.map_or(0, |outer| outer + 1);
+            depths.insert(step.number, depth);
+            all.push(Step {
+                text: step.text.clone(),
+                began: seconds(step.began),
+                seconds: step.ended.map(|(took, _)| took.as_secs_f64()),
+                outcome: match step.ended {
+                    None => Outcome::UnderWay,
+                    Some((_, true)) => Outcome::Done,
+                    Some((_, false)) => Outcome::Failed,
+                },
+                depth,
+            });
+        }
+    }
+    all
+}
+
+/// A moment as seconds since 1970.
+pub(crate) fn seconds(moment: SystemTime) -> f64 {
+    moment
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Machines, links and nodes as a picture.
+
+use std::fmt::Write;
+
+use super::html::text;
+use super::packets::Summary;
+use super::record::{End, Link, Record};
+
+/// Sizes in the picture's own units, which are a little less than pixels.
+const MACHINE_WIDTH: f64 = 104.0;
+const GUTTER: f64 = 76.0;
+const LANE: f64 = 44.0;
+const SLOT: f64 = 58.0;
+const BETWEEN: f64 = 34.0;
+const LINE: f64 = 14.0;
+const CHARACTER: f64 = 6.7;
+const MARGIN: f64 = 6.0;
+
+/// A machine's box.
+struct Place {
+    top: f64,
+    height: f64,
+    /// How many slots are taken on the left and on the right.
+    taken: [usize; 2],
+}
+
+/// The picture: machines one above the other, their nodes on both sides, direct links from one machine to another.
+pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
+    let nodes_of = |machine: usize| {
+        let links = record.links.iter();
+        links.filter(move |link| node_of(link).is_some() && machine_at(link, 1) == Some(machine))
+    };
+    let mut top = MARGIN;
+    let mut places = Vec::new();
+    for machine in 0..record.machines.len() {
+        let slots = nodes_of(machine).count().div_ceil(2).max(1);
+        let height = slots as f64 * SLOT;
+        places.push(Place {
+            top,
+            height,
+            taken: [0, 0],
+        });
+        top += height + BETWEEN;
+    }
+    let height = top - BETWEEN + MARGIN;
+    let is_wide = |side: usize| (0..places.len()).any(|machine| nodes_of(machine).count() > side);
+    let longest = record
+        .links
+        .iter()
+        .filter_map(node_of)
+        .flat_map(node_lines)
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0);
+    let node_width = (longest as f64 * CHARACTER + 14.0).clamp(84.0, 300.0);
+    let direct_links = record.links.iter().filter(|link| node_of(link).is_none()).count();
+    // As many curves beside each other on a side, and room for their names.
+    let lanes = direct_links.div_ceil(2);
+    let gutter = match lanes {
+        0 => GUTTER,
+        _ => GUTTER + 22.0 + LANE * lanes as f64,
+    };
+    let side_width = |side: usize| match (is_wide(side), lanes) {
+        (true, _) => node_width + gutter,
+        (false, 0) => 0.0,
+        (false, _) => gutter,
+    };
+    let left = MARGIN + side_width(0);
+    let right = left + MACHINE_WIDTH;
+    let width = right + side_width(1) + MARGIN;
+
+    let mut svg = format!(
+        "<svg class=\"topology\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{:.0}\" role=\"img\" aria-label=\"Machines, links and nodes\">\n",
+        width * 1.3
+    );
+    let mut boxes = String::new();
+    let mut direct = 0;
+    for (index, link) in record.links.iter().enumerate() {
+        let frames = summaries.get(index).map_or(0, |summary| summary.frames);
+        let label = format!(
+            "<a href=\"#link{index}\"><text class=\"name\" x=\"{{x}}\" y=\"{{above}}\" text-anchor=\"middle\">link {index}</text>\
+             <text class=\"count\" x=\"{{x}}\" y=\"{{below}}\" text-anchor=\"middle\">{frames} fr.</text></a>\n"
+        );
+        let label = |x: f64, y: f64| {
+            label
+                .replace("{x}", &format!("{x:.0}"))
+                .replace("{above}", &format!("{:.0}", y - 4.0))
+                .replace("{below}", &format!("{:.0}", y + 12.0))
+        };
+        if let (Some(node), Some(place)) = (
+            node_of(link),
+            machine_at(link, 1).and_then(|machine| places.get_mut(machine)),
+        ) {
+            let side = usize::from(place.taken[1] < place.taken[0]);
+            let y = place.top + (place.taken[side] as f64 + 0.5) * SLOT;
+            place.taken[side] += 1;
+            let (near, far, x) = match side {
+                0 => (left, left - gutter, left - gutter - node_width),
+                _ => (right, right + gutter, right + gutter),
+            };
+            let _ = write!(
+                svg,
+                "<line x1=\"{near:.0}\" y1=\"{y:.0}\" x2=\"{far:.0}\" y2=\"{y:.0}\"/>\n{}",
+                label(far + if side == 0 { 1.0 } else { -1.0 } * GUTTER / 2.0, y)
+            );
+            let lines = node_lines(node);
+            let box_height = lines.len() as f64 * LINE + 8.0;
+            let from = y - box_height / 2.0;
+            let _ = writeln!(
+                boxes,
+                "<rect class=\"node\" x=\"{x:.0}\" y=\"{from:.0}\" width=\"{node_width:.0}\" height=\"{box_height:.0}\" rx=\"4\"/>"
+            );
+            for (row, line) in lines.iter().enumerate() {
+                let class = if row == 0 { "name" } else { "address" };
+                let _ = writeln!(
+                    boxes,
+                    "<text class=\"{class}\" x=\"{:.0}\" y=\"{:.0}\">{}</text>",
+                    x + 7.0,
+                    from + (row as f64 + 1.0) * LINE,
+                    text(line)
+                );
+            }
+        } else if let (Some(one), Some(other)) = (
+            machine_at(link, 0).and_then(|machine| places.get(machine)),
+            machine_at(link, 1).and_then(|machine| places.get(machine)),
+        ) {
+            // From the side of one box to the same side of the other, each a little further out.
+            let (edge, way) = if direct % 2 == 0 {
+                (right, 1.0)
+            } else {
+                (left, -1.0)
+            };
+            let lane = f64::from(direct / 2);
+            let mut ends = [one, other];
+            ends.sort_by(|one, other| one.top.total_cmp(&other.top));
+            // A shorter way than that of the next lane: from the lower edge of the upper box to the upper edge of the lower one.
+            let shift = SLOT / 2.0 - 8.0 - 9.0 * lane;
+            let from = ends[0].top + ends[0].height / 2.0 + shift;
+            let to = ends[1].top + ends[1].height / 2.0 - shift;
+            let out = edge + way * (52.0 + LANE * 1.33 * lane);
+            direct += 1;
+            let _ = write!(
+                svg,
+                "<path d=\"M{edge:.0} {from:.0} C{out:.0} {from:.0} {out:.0} {to:.0} {edge:.0} {to:.0}\"/>\n{}",
+                label(edge + way * (39.0 + LANE * lane), f64::midpoint(from, to))
+            );
+        }
+    }
+    for (index, place) in places.iter().enumerate() {
+        let (y, middle) = (place.top + place.height / 2.0, f64::midpoint(left, right));
+        let name = match places.len() {
+            1 => "machine".to_owned(),
+            _ => format!("machine {index}"),
+        };
+        let _ = writeln!(
+            boxes,
+            "<rect class=\"machine\" x=\"{left:.0}\" y=\"{:.0}\" width=\"{MACHINE_WIDTH:.0}\" height=\"{:.0}\" rx=\"4\"/>\n\
+             <text class=\"name\" x=\"{middle:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{name}</text>",
+            place.top,
+            place.height,
+            y + 4.0,
+        );
+    }
+    svg.push_str(&boxes);
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn node_of(link: &Link) -> Option<&End> {
+    link.ends.first().filter(|end| end.node.is_some())
+}
+
+fn machine_at(link: &Link, end: usize) -> Option<usize> {
+    link.ends.get(end)?.machine
+}
+
+fn node_lines(node: &End) -> Vec<String> {
+    let mut lines = vec![format!("node {}", node.node.unwrap_or_default())];
+    lines.extend(node.addresses.iter().take(2).cloned());
+    if let Some(more @ 1..) = node.addresses.len().checked_sub(2) {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::record::Machine;
+
+    fn end(node: Option<usize>, machine: Option<usize>, addresses: &[&str]) -> End {
+        End {
+            node,
+            machine,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            ..End::default()
+        }
+    }
+
+    fn link(ends: [End; 2]) -> Link {
+        Link {
+            ends: ends.into(),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn shows_each_machine_each_link_and_each_node_with_its_addresses() {
+        let record = Record {
+            machines: vec![Machine::default(), Machine::default()],
+            links: vec![
+                link([
+                    end(Some(0), None, &["192.168.0.1/24", "2001:db8::1/64"]),
+                    end(None, Some(0), &[]),
+                ]),
+                link([end(None, Some(0), &[]), end(None, Some(1), &[])]),
+                link([end(Some(2), None, &["<b>"]), end(None, Some(1), &[])]),
+            ],
+            ..Record::default()
+        };
+        let frames = |frames| Summary {
+            frames,
+            ..Summary::default()
+        };
+        let svg = picture(&record, &[frames(7), frames(8), frames(9)]);
+        for part in [
+            ">machine 0<",
+            ">machine 1<",
+            ">node 0<",
+            ">192.168.0.1/24<",
+            ">2001:db8::1/64<",
+            ">node 2<",
+            ">&lt;b&gt;<",
+            ">link 1<",
+            ">7 fr.<",
+            ">8 fr.<",
+            ">9 fr.<",
+        ] {
+            assert_eq!(svg.matches(part).count(), 1, "{part} in {svg}");
+        }
+        // The direct link is a curve, the others are lines.
+        assert_eq!(
+            (svg.matches("<path").count(), svg.matches("<line").count()),
+            (1, 2)
+        );
+    }
+}

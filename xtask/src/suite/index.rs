@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The page that leads to the reports of all runs.
+
+use std::fmt::Write;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Entry, REPORT, Suite, Text, entries};
+use crate::libtest::CaseVerdict;
+
+/// How much of a reason is shown.
+const REASON: usize = 300;
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --line: #d5d9e0; --weak: #59636e; --good: #1a7f37; --bad: #c4202b; --link: #0550ae; }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #3a424d; --weak: #9aa5b1; --good: #4ac26b; --bad: #ff7b72; --link: #79b8ff; }
+  body { background: #14171c; color: #e3e7ec; }
+}
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1200px; margin: 0 auto; padding: 12px 20px 40px; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 1.6em; }
+a { color: var(--link); } .weak { color: var(--weak); font-size: .9em; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid var(--line); }
+th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; }
+pre { margin: 0; white-space: pre-wrap; font: 12.5px/1.4 ui-monospace, monospace; }
+@media (max-width: 700px) {
+  body { padding: 8px 12px; } thead { display: none; }
+  tr { display: grid; grid-template-columns: 1fr auto auto; gap: 0 10px; border-bottom: 1px solid var(--line); padding: .3em 0; }
+  td { border: 0; padding: 0; } td.why { grid-column: 1 / 4; }
+}
+";
+
+/// The page, to be in this folder. Tests of crates are in it where they did not pass, or left a run with a report.
+pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
+    let all: Vec<Entry<'_>> = suites
+        .iter()
+        .flat_map(|(_, outcomes)| entries(outcomes))
+        .collect();
+    let count = |wanted| all.iter().filter(|entry| entry.case.verdict == wanted).count();
+    let (passed, failed) = (count(CaseVerdict::Passed), count(CaseVerdict::Failed));
+    let skipped = count(CaseVerdict::Skipped);
+    let mark = if failed == 0 { "✓" } else { "✗" };
+    let class = if failed == 0 { "passed" } else { "failed" };
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{mark} {passed} passed, {failed} failed</title>\n\
+         <style>{STYLE}</style></head><body>\n<h1><span class=\"{class}\">{passed} passed, {failed} failed</span>, {skipped} skipped</h1>\n\
+         <p class=\"weak\">For programs: <a href=\"junit.xml\">junit.xml</a></p>\n"
+    );
+    for (name, outcomes) in suites {
+        let _ = write!(
+            page,
+            "<h2>{}</h2>\n<table><thead><tr><th>Test</th><th>Verdict</th><th class=\"number\">Seconds</th><th>Why</th></tr></thead><tbody>\n",
+            Text(name)
+        );
+        let mut shown: Vec<_> = entries(outcomes).filter(is_shown).collect();
+        // What failed first, else in the order in which they ran.
+        shown.sort_by_key(|entry| entry.case.verdict != CaseVerdict::Failed);
+        for entry in &shown {
+            row(&mut page, folder, entry);
+        }
+        page.push_str("</tbody></table>\n");
+        let others = entries(outcomes).count() - shown.len();
+        if others > 0 {
+            let _ = writeln!(
+                page,
+                "<p class=\"weak\">and {others} tests of crates that passed without a machine</p>"
+            );
+        }
+    }
+    page.push_str("</body></html>\n");
+    page
+}
+
+fn is_shown(entry: &Entry<'_>) -> bool {
+    let has_report = |folder: &PathBuf| folder.join(REPORT).is_file();
+    entry.outcome.rabbit || entry.case.verdict != CaseVerdict::Passed || entry.evidence.iter().any(has_report)
+}
+
+fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
+    let of = match entry.outcome.rabbit {
+        true => String::new(),
+        false => format!("<span class=\"weak\">{}</span> ", Text(&entry.outcome.name)),
+    };
+    let class = match entry.case.verdict {
+        CaseVerdict::Passed => "passed",
+        CaseVerdict::Failed => "failed",
+        CaseVerdict::Skipped => "weak",
+    };
+    let seconds = entry.seconds().map(|seconds| format!("{seconds:.1}"));
+    let _ = write!(
+        page,
+        "<tr><td>{of}{}</td><td class=\"{class}\">{}</td><td class=\"number\">{}</td><td class=\"why\">",
+        Text(&entry.case.name),
+        entry.word(),
+        seconds.unwrap_or_default()
+    );
+    if !entry.why.is_empty() {
+        let shown: String = entry.why.chars().take(REASON).collect();
+        let more = if shown.len() < entry.why.len() { " ..." } else { "" };
+        let _ = write!(page, "<pre>{}{more}</pre>", Text(&shown));
+    }
+    for evidence in &entry.evidence {
+        let (name, target) = match evidence.join(REPORT).is_file() {
+            true => ("report", evidence.join(REPORT)),
+            false => ("evidence", evidence.clone()),
+        };
+        let _ = write!(page, "<a href=\"{}\">{name}</a> ", address(folder, &target));
+    }
+    page.push_str("</td></tr>\n");
+}
+
+/// The relative address of a path as seen from a folder.
+fn address(folder: &Path, path: &Path) -> String {
+    let (mut from, mut to) = (folder.components().peekable(), path.components().peekable());
+    while from.peek().is_some() && from.peek() == to.peek() {
+        from.next();
+        to.next();
+    }
+    let mut parts: Vec<String> = from.map(|_| "..".to_owned()).collect();
+    parts.extend(to.map(|part| match part {
+        Component::Normal(name) => encoded(name.as_encoded_bytes()),
+        _ => "..".to_owned(),
+    }));
+    format!("./{}", parts.join("/"))
+}
+
+fn encoded(name: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in name {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => text.push(char::from(*byte)),
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leads_to_each_report_and_shows_what_failed_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcomes = super::super::tests::outcomes(folder.path());
+        let page = page(folder.path(), &[("tests as <root>".to_owned(), &outcomes)]);
+        for part in [
+            "1 passed, 2 failed</span>, 1 skipped",
+            "<h2>tests as &lt;root&gt;</h2>",
+            "<a href=\"./nat/report.html\">report</a>",
+            "<pre>saw &lt;b&gt; \\u{7}\nand more (Send requests)</pre>",
+            "<pre>left is &quot;right&quot;</pre>",
+            "<pre>this test needs qemu</pre>",
+            "and 1 tests of crates that passed",
+        ] {
+            assert!(page.contains(part), "{part} is missing: {page}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_relative_and_lead_nowhere_else() {
+        let folder = Path::new("/w/target/alpy");
+        for (path, relative) in [
+            ("/w/target/alpy/nat/report.html", "./nat/report.html"),
+            ("/w/target/alpy-users/none/nat", "./../alpy-users/none/nat"),
+            ("/w/target/alpy/a:b \"c", "./a%3Ab%20%22c"),
+        ] {
+            assert_eq!(address(folder, Path::new(path)), relative);
+        }
+    }
+}
