@@ -447,7 +447,7 @@ fn link_part(
         summary.from[1],
         match summary.frames - summary.from[0] - summary.from[1] {
             0 => String::new(),
-            others => format!(", {others} of others, passed on by one of them"),
+            others => format!(", {others} of which that is not known"),
         },
         if link.hot {
             ". Plugged in while the test ran"
