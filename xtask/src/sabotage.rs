@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::libtest::Counts;
 use crate::process::{self, Kind};
 use crate::runner::{self, Environment, Test};
+use crate::suite;
 
 /// What the script of a sabotage says in a line about the test's answer to it.
 const EXPECTED: &str = "# expected: ";
@@ -67,6 +68,12 @@ fn run_one(test: &Test, environment: &Environment) -> Result<String> {
     if !text.contains(expected) {
         bail!("the test fails, but does not say {expected:?}\n{text}");
     }
+    // Whoever has the report alone is to learn it too.
+    for folder in text.lines().filter_map(runner::evidence_in) {
+        if !suite::report_says(&folder, expected) {
+            bail!("the report in {} does not say {expected:?}", folder.display());
+        }
+    }
     Ok(expected.to_owned())
 }
 
@@ -110,6 +117,13 @@ mod tests {
             yes
         );
         assert_eq!(counts("echo \"$RABBIT_SABOTAGE\"; exit 101", sabotage), no);
+        let reported = |report: &str| {
+            let evidence = "echo \"Evidence: $CARGO_MANIFEST_DIR\"";
+            let report = format!("echo '{report}' > $CARGO_MANIFEST_DIR/report.html");
+            counts(&format!("{report}; {evidence}; echo saw 0; exit 101"), sabotage)
+        };
+        assert_eq!(reported("<pre class=\"cause\">expected 3, saw 0</pre>"), yes);
+        assert_eq!(reported("<pre class=\"cause\">failed</pre><pre>saw 0</pre>"), no);
         assert_eq!(counts("echo saw 0; exit 0", sabotage), no);
         assert_eq!(counts("echo saw 0; exit 1", sabotage), no);
         assert_eq!(counts("echo no route; exit 101", sabotage), no);

@@ -42,6 +42,15 @@ pub fn write<T: AsRef<[Outcome]>>(target: &Path, suites: &[(String, T)]) -> Resu
     Ok(())
 }
 
+/// Whether the report of a run gives these words as the cause of its failure.
+pub fn report_says(folder: &Path, words: &str) -> bool {
+    let report = fs::read_to_string(folder.join(REPORT)).unwrap_or_default();
+    let cause = report
+        .split_once("<pre class=\"cause\">")
+        .and_then(|(_, rest)| rest.split_once("</pre>"));
+    cause.is_some_and(|(cause, _)| cause.contains(&Text(words).to_string()))
+}
+
 /// A test, and what is known about it.
 struct Entry<'a> {
     /// The crate and the target.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The packets of a link: which are shown, which way they went, and how many there were when.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -112,17 +112,18 @@ struct Kept {
 impl Owners {
     /// As the record has it, and as the first packets of the links to nodes tell: whoever sends from a node's own address is the node.
     pub(super) fn learn(dir: &Path, record: &Record) -> Self {
-        let mut owners = HashMap::new();
-        for link in &record.links {
+        let mut owners: HashMap<[u8; 6], End> = HashMap::new();
+        // On which links there are frames of which source.
+        let mut seen: HashMap<[u8; 6], BTreeSet<usize>> = HashMap::new();
+        for (index, link) in record.links.iter().enumerate() {
             for end in &link.ends {
                 if let Some(mac) = end.mac.as_deref().and_then(parse_mac) {
                     owners.insert(mac, end.clone());
                 }
             }
-            let Some(node) = link.ends.first().filter(|end| end.node.is_some()) else {
-                continue;
-            };
-            let own: Vec<IpAddr> = node.addresses.iter().filter_map(|text| address(text)).collect();
+            let node = link.ends.first().filter(|end| end.node.is_some());
+            let addresses = node.map_or(&[][..], |node| &node.addresses);
+            let own: Vec<IpAddr> = addresses.iter().filter_map(|text| address(text)).collect();
             let Ok(mut reader) = Reader::open(dir.join(&link.capture)) else {
                 continue;
             };
@@ -135,11 +136,29 @@ impl Owners {
                     .arp()
                     .map(|arp| IpAddr::from(arp.sender_ip))
                     .or_else(|| packet.ip().map(|ip| ip.source));
-                if let (Some(sender), Some(ethernet)) = (sender, packet.ethernet()) {
+                let Some(ethernet) = packet.ethernet() else {
+                    continue;
+                };
+                seen.entry(ethernet.source.0).or_default().insert(index);
+                if let (Some(sender), Some(node)) = (sender, node) {
                     if own.contains(&sender) {
                         owners.entry(ethernet.source.0).or_insert_with(|| node.clone());
                     }
                 }
+            }
+        }
+        // A node without an address, as one that asks for it: whoever is on its link alone. What a machine passes on is on two links.
+        for (source, links) in seen {
+            let (Some(index), 1) = (links.first(), links.len()) else {
+                continue;
+            };
+            let node = record.links[*index].ends.first();
+            let Some(node) = node.filter(|end| end.node.is_some()) else {
+                continue;
+            };
+            let known = owners.values().any(|owner| owner.node == node.node);
+            if !known && node.addresses.is_empty() {
+                owners.entry(source).or_insert_with(|| node.clone());
             }
         }
         Self(owners)
@@ -438,6 +457,22 @@ mod tests {
         assert_eq!(rates.rates.iter().sum::<f64>() * SHORTEST, 3.0 * 42.0 * 8.0);
         assert!(summary.notes.is_empty(), "{:?}", summary.notes);
         assert_eq!(summary.conversations.len(), 3);
+    }
+
+    #[test]
+    fn knows_a_node_without_an_address_by_being_on_no_other_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        capture(dir, &[(1003.0, datagram(NODE, [0, 0, 0, 0]))]);
+        let mut record = record(Vec::new());
+        record.links[0].ends[0].addresses.clear();
+        assert_eq!(of(dir, &record).from, [1, 0]);
+        // Passed on from another link, it says nothing.
+        record.links.push(Link {
+            capture: "link0.pcap".to_owned(),
+            ..Link::default()
+        });
+        assert_eq!(of(dir, &record).from, [0, 0]);
     }
 
     #[test]

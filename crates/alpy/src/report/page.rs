@@ -190,7 +190,13 @@ fn why(page: &mut String, record: &Record, failure: &FailureRecord, summaries: &
     }
     for (index, summary) in summaries.iter().enumerate().filter(|_| any) {
         let packets = summary.ladder.iter().rev().filter_map(|rung| match rung {
-            Rung::Packet { at, text, .. } => Some(format!("{at:8.3}  {text}")),
+            Rung::Packet { at, from, text } => {
+                let ends = record.links.get(index).map(|link| &link.ends);
+                let end = ends.zip(*from).and_then(|(ends, from)| ends.get(from));
+                let from =
+                    end.map_or_else(String::new, |end| format!("from {}", end_name(record, Some(end))));
+                Some(format!("{at:8.3}  {from:<14}  {text}"))
+            }
             _ => None,
         });
         let mut packets: Vec<_> = packets.take(LAST_PACKETS).collect();
@@ -428,15 +434,7 @@ fn link_part(
     summary: &Summary,
     end: f64,
 ) {
-    let name = |end: Option<&End>| match end {
-        Some(End { node: Some(node), .. }) => format!("node {node}"),
-        Some(End { machine: Some(_), .. }) if record.machines.len() == 1 => "machine".to_owned(),
-        Some(End {
-            machine: Some(machine),
-            ..
-        }) => format!("machine {machine}"),
-        _ => "?".to_owned(),
-    };
+    let name = |end| end_name(record, end);
     let ends = [0, 1].map(|end| name(link.ends.get(end)));
     let [first, second] = &ends;
     let _ = writeln!(
@@ -449,7 +447,7 @@ fn link_part(
         summary.from[1],
         match summary.frames - summary.from[0] - summary.from[1] {
             0 => String::new(),
-            others => format!(", {others} of others, passed on by one of them"),
+            others => format!(", {others} of which that is not known"),
         },
         if link.hot {
             ". Plugged in while the test ran"
@@ -478,6 +476,19 @@ fn link_part(
         ladder(page, summary, &ends, index);
     }
     page.push_str("</section>\n");
+}
+
+/// A node or a machine in words.
+fn end_name(record: &Record, end: Option<&End>) -> String {
+    match end {
+        Some(End { node: Some(node), .. }) => format!("node {node}"),
+        Some(End { machine: Some(_), .. }) if record.machines.len() == 1 => "machine".to_owned(),
+        Some(End {
+            machine: Some(machine),
+            ..
+        }) => format!("machine {machine}"),
+        _ => "?".to_owned(),
+    }
 }
 
 fn download(page: &mut String, dir: &Path, capture: &str) {
