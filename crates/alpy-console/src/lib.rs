@@ -29,8 +29,9 @@
 //!
 //! - [`Console`]: start here; made by a [`Builder`], which also says where the transcript goes
 //! - [`ReadUntil`]: what to wait for; [`Regex`]: a pattern over bytes; [`Match`]: what was found
-//! - [`RemoteShell`]: runs commands and uploads files, once somebody has logged in; made by a [`ShellBuilder`], a [`Command`]
-//!   gives an [`Output`]
+//! - [`Guest`]: what a guest says and expects, as data; logs in, and gives a [`RemoteShell`]
+//! - [`RemoteShell`]: runs commands and uploads files, made by a [`Guest`], or by a [`ShellBuilder`] once
+//!   somebody has logged in; a [`Command`] gives an [`Output`]
 //! - [`Console::into_rexpect`]: a real session of the [`rexpect`] crate over the same console, which writes to a
 //!   [`SessionWriter`]
 //! - [`Error`]: what can go wrong
@@ -40,6 +41,7 @@
 mod builder;
 mod console;
 mod error;
+mod guest;
 mod session;
 mod shell;
 mod until;
@@ -59,6 +61,7 @@ pub use rexpect;
 pub use builder::Builder;
 pub use console::Console;
 pub use error::Error;
+pub use guest::Guest;
 pub use session::SessionWriter;
 pub use shell::{Command, Output, RemoteShell, ShellBuilder};
 pub use until::{Match, ReadUntil, Regex};
