@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What alpy has to know of a guest to get a shell of it, as data.
 
-mod login;
+pub(crate) mod login;
 pub(crate) mod needle;
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::{Console, Error, RemoteShell};
 /// ```
 ///
 /// What a prompt looks like need not be known: [`log_in`](Self::log_in) gives the shell a random one. For what has no such shell,
-/// as firmware and the command lines of vendors, see [`Cli`](crate::Cli).
+/// as firmware and the command lines of vendors, see [`Cli`](crate::Cli) and [`Menu`](crate::Menu).
 ///
 /// All texts are found though the guest colours them, and though its kernel prints a message in the middle of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -30,6 +30,8 @@
 //! - [`Console`]: start here; made by a [`Builder`], which also says where the transcript goes
 //! - [`ReadUntil`]: what to wait for; [`Regex`]: a pattern over bytes; [`Match`]: what was found
 //! - [`Guest`]: what a guest says and expects, as data; logs in, and gives a [`RemoteShell`]
+//! - [`Cli`]: the same for a command line that is no POSIX shell, as that of firmware or of a vendor; gives a [`CliSession`]
+//! - [`Menu`]: the way through a menu, as data
 //! - [`RemoteShell`]: runs commands and uploads files, made by a [`Guest`], or by a [`ShellBuilder`] once
 //!   somebody has logged in; a [`Command`] gives an [`Output`]
 //! - [`Console::into_rexpect`]: a real session of the [`rexpect`] crate over the same console, which writes to a
@@ -39,9 +41,11 @@
 //! Everything that waits has a deadline, and what a deadline cuts short says what was expected and what was seen last.
 
 mod builder;
+mod cli;
 mod console;
 mod error;
 mod guest;
+mod menu;
 mod session;
 mod shell;
 mod until;
@@ -59,9 +63,11 @@ pub mod fuzzing;
 pub use rexpect;
 
 pub use builder::Builder;
+pub use cli::{Cli, CliSession};
 pub use console::Console;
 pub use error::Error;
 pub use guest::Guest;
+pub use menu::Menu;
 pub use session::SessionWriter;
 pub use shell::{Command, Output, RemoteShell, ShellBuilder};
 pub use until::{Match, ReadUntil, Regex};

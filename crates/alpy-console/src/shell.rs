@@ -12,7 +12,7 @@ use crate::escape::last_lines;
 use crate::{Console, Error, Match, ReadUntil};
 
 /// How many lines of a failed command's output its error shows.
-const OUTPUT_LINES: usize = 30;
+pub(crate) const OUTPUT_LINES: usize = 30;
 
 /// The shell behind a console, after login: runs commands, takes files.
 ///

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, what fails shall fail loudly")]
 
 mod guests;
+mod menus;
 mod terminal;
 
 use std::time::Duration;
