@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Guests: a real shell on a real terminal, and in front of it a script that speaks as a guest does when it boots.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use alpy_console::{Error, Guest, RemoteShell};
@@ -27,8 +28,10 @@ fn scene(script: &str) -> Scene {
     Scene::with(&format!("{FRONT}\n{script}"))
 }
 
+/// The kernel is the one that runs the tests, so it stays as it is.
 fn guest() -> Guest {
     Guest::busybox()
+        .loud_kernel()
         .limit(LONG)
         .boot_limit(LONG)
         .silence(Duration::from_millis(400))
@@ -337,4 +340,70 @@ async fn powers_off_though_a_command_still_runs() {
     assert!(matches!(slow, Err(Error::Timeout { .. })), "{slow:?}");
     guest.power_off(&mut shell).await.unwrap();
     scene.written("off").await;
+}
+
+/// In front of a terminal of its own, with users of its own: `root` and `admin`, both with the password `secret`. What it writes of
+/// logins is gone with it.
+const USERS: &str = r"
+hash='$6$alpyalpy$B2mA6SL5gfhsgIv6ljRocwsFrz9SLeSVT5HNVklUmCdAgDllzy7hqrGbZfyRLr2P9APzXg1q4dQGJEUyOBV3D.'
+for user in root:0 admin:4711; do
+    echo ${user%:*}:x:${user#*:}:${user#*:}::/:/bin/sh >>passwd
+    echo ${user%:*}:$hash:19000:0:99999:7::: >>shadow
+done
+mount --bind passwd /etc/passwd && mount --bind shadow /etc/shadow && mount -t tmpfs none /var/log && mount -t tmpfs none /run || exit
+";
+
+/// A guest whose login this command shows; `None` where nobody may do that.
+fn with_users(getty: &str) -> Option<Scene> {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("SKIPPED: this test needs root");
+        return None;
+    }
+    let scene = Scene::with("while [ ! -e users ]; do sleep 0.1; done; exec unshare -m sh ./users");
+    scene.write("unfinished", &format!("{USERS}\nexec {getty}"));
+    std::fs::rename(scene.path("unfinished"), scene.path("users")).unwrap();
+    Some(scene)
+}
+
+async fn logs_in_through(getty: &str) {
+    let start = || with_users(getty);
+    let Some(scene) = start() else { return };
+    log_in(&guest().password("secret"), &scene).await;
+    let admin = guest().user("admin").password("secret");
+    let scene = start().unwrap();
+    let mut shell = log_in(&admin, &scene).await;
+    assert_eq!(shell.run("id -u").await.unwrap().text(), "4711\n");
+    let scene = start().unwrap();
+    let mut shell = log_in(&admin.root_by("su -").root_password("secret"), &scene).await;
+    assert_eq!(shell.run("id -u").await.unwrap().text(), "0\n");
+    for (guest, why) in [
+        (guest().password("wrong"), "Login incorrect"),
+        (guest(), "the guest was given none"),
+    ] {
+        let scene = start().unwrap();
+        let error = guest.log_in(&scene.console).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("login as \"root\" was refused: ") && error.contains(why),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn logs_in_through_a_real_login_of_debian() {
+    logs_in_through("agetty -L 115200 - vt100").await;
+}
+
+#[tokio::test]
+async fn logs_in_through_a_real_getty_of_busybox() {
+    alpy_need::need!(busybox);
+    logs_in_through("busybox getty -L 115200 - vt100").await;
+}
+
+#[tokio::test]
+async fn needs_no_login_where_a_real_getty_does_it() {
+    let Some(scene) = with_users("agetty --autologin root -L 115200 - vt100") else {
+        return;
+    };
+    log_in(&guest().autologin("(automatic login)"), &scene).await;
 }
