@@ -183,6 +183,11 @@ impl Console {
         self.tail(SEEN_LINES)
     }
 
+    /// What came and was not read yet, to look at it.
+    pub(crate) fn unread(&self) -> Vec<u8> {
+        self.inner.shared.state().window.unread().to_vec()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }

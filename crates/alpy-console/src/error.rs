@@ -105,6 +105,26 @@ pub enum Error {
         output: String,
     },
 
+    /// A guest has said that it has given up, such as with a panic of its kernel.
+    #[error("the guest has given up: {text}; last lines seen:\n{seen}")]
+    GaveUp {
+        /// What it said, to the end of the line.
+        text: String,
+        /// The last lines that came.
+        seen: String,
+    },
+
+    /// A guest has let nobody in.
+    #[error("{what} was refused: {why}; last lines seen:\n{seen}")]
+    Refused {
+        /// Who or what it was: `login as "root"`, or the command for a shell of root's.
+        what: String,
+        /// What the guest said, to the end of the line, or that it wants a password.
+        why: String,
+        /// The last lines that came.
+        seen: String,
+    },
+
     /// The frame around the output of a command came mutilated, as when another process writes to the console at the same moment.
     #[error("the output of `{command}` came mutilated: {problem}; last lines seen:\n{seen}")]
     Garbled {

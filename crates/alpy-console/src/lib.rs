@@ -29,17 +29,73 @@
 //!
 //! - [`Console`]: start here; made by a [`Builder`], which also says where the transcript goes
 //! - [`ReadUntil`]: what to wait for; [`Regex`]: a pattern over bytes; [`Match`]: what was found
-//! - [`RemoteShell`]: runs commands and uploads files, once somebody has logged in; made by a [`ShellBuilder`], a [`Command`]
-//!   gives an [`Output`]
+//! - [`Guest`]: what a guest says and expects, as data; logs in, and gives a [`RemoteShell`]
+//! - [`Cli`]: the same for a command line that is no POSIX shell, as that of firmware or of a vendor; gives a [`CliSession`]
+//! - [`Menu`]: the way through a menu, as data
+//! - [`RemoteShell`]: runs commands and uploads files, made by a [`Guest`], or by a [`ShellBuilder`] once
+//!   somebody has logged in; a [`Command`] gives an [`Output`]
 //! - [`Console::into_rexpect`]: a real session of the [`rexpect`] crate over the same console, which writes to a
 //!   [`SessionWriter`]
 //! - [`Error`]: what can go wrong
 //!
 //! Everything that waits has a deadline, and what a deadline cuts short says what was expected and what was seen last.
+//!
+//! # A guest of one's own
+//!
+//! Look at what the guest prints in `console.log` of a run, or on its console. An adapter begins with the nearest of
+//! [`Guest::busybox`] and [`Guest::debian`], and says what is different:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! use alpy_console::{Console, Error, Guest};
+//!
+//! fn firewall() -> Guest {
+//!     Guest::debian()
+//!         .ready("fw login: ") // what says that somebody may log in; `autologin` if nobody has to
+//!         .user("admin")
+//!         .password("secret")
+//!         .root_by("sudo -i") // what gives a shell of root's, from `admin`'s
+//!         .root_password("secret")
+//!         .refuses_with("Account locked") // an error at once, and not after a time-out
+//!         .gives_up_at("config: fatal")
+//!         .power_off_command("halt -p")
+//!         .boot_limit(Duration::from_secs(300))
+//! }
+//!
+//! async fn version(console: &Console) -> Result<String, Error> {
+//!     let mut shell = firewall().log_in(console).await?;
+//!     let version = shell.run("cat /etc/version").await?.text().into_owned();
+//!     firewall().power_off(&mut shell).await?;
+//!     Ok(version)
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (ours, mut machine) = tokio::net::UnixStream::pair()?;
+//! # let console = Console::builder().start(ours)?;
+//! # machine.write_all(b"fw login: ").await?;
+//! # let peer = async {
+//! #     let mut name = [0; 6];
+//! #     machine.read_exact(&mut name).await?;
+//! #     assert_eq!(&name, b"admin\n");
+//! #     machine.write_all(b"admin\r\nAccount locked until noon\r\n").await
+//! # };
+//! # let (refused, _) = tokio::join!(version(&console), peer);
+//! # let refused = refused.unwrap_err().to_string();
+//! # assert!(refused.starts_with("login as \"admin\" was refused: Account locked until noon"), "{refused}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The prompt is not among it: a random one is set. What that takes is a POSIX shell; where a login gives another one,
+//! `.root_by("exec sh")` or what the guest has for it leads there, and where there is none, [`Cli`] has a prompt and speaks as people do.
 
 mod builder;
+mod cli;
 mod console;
 mod error;
+mod guest;
+mod menu;
 mod session;
 mod shell;
 mod until;
@@ -57,8 +113,11 @@ pub mod fuzzing;
 pub use rexpect;
 
 pub use builder::Builder;
+pub use cli::{Cli, CliSession};
 pub use console::Console;
 pub use error::Error;
+pub use guest::Guest;
+pub use menu::Menu;
 pub use session::SessionWriter;
 pub use shell::{Command, Output, RemoteShell, ShellBuilder};
 pub use until::{Match, ReadUntil, Regex};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Commands and files for the shell behind a console.
 
-mod typing;
+pub(crate) mod typing;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::escape::last_lines;
 use crate::{Console, Error, Match, ReadUntil};
 
 /// How many lines of a failed command's output its error shows.
-const OUTPUT_LINES: usize = 30;
+pub(crate) const OUTPUT_LINES: usize = 30;
 
 /// The shell behind a console, after login: runs commands, takes files.
 ///
@@ -230,7 +230,7 @@ impl RemoteShell {
     }
 
     /// Makes sure that the shell listens.
-    async fn settle(&mut self, deadline: Duration) -> Result<(), Error> {
+    pub(crate) async fn settle(&mut self, deadline: Duration) -> Result<(), Error> {
         if self.unfinished {
             self.console.try_read();
             self.console.send_control('c').await?;
@@ -263,15 +263,21 @@ impl ShellBuilder {
     /// # Errors
     /// [`Error::Timeout`] if no prompt comes, and as [`RemoteShell::run`] if what follows is no POSIX shell.
     pub async fn attach(self) -> Result<RemoteShell, Error> {
+        let deadline = self.deadline;
+        self.console.read_until(&self.prompt, deadline).await?;
+        self.attach_here(deadline).await
+    }
+
+    /// The same where the prompt was read already.
+    pub(crate) async fn attach_here(self, trial: Duration) -> Result<RemoteShell, Error> {
         let Self {
             console,
             prompt,
             deadline,
             quiet_kernel,
         } = self;
-        console.read_until(&prompt, deadline).await?;
         console.send_line(typing::READ_FUNCTIONS).await?;
-        console.expect(typing::READY, deadline).await?;
+        console.expect(typing::READY, trial).await?;
         let id = typing::id();
         console.send(typing::functions(quiet_kernel, &id)).await?;
         let mut shell = RemoteShell {
@@ -280,7 +286,7 @@ impl ShellBuilder {
             deadline,
             unfinished: true,
         };
-        let outcome = shell.outcome(&id, typing::TRIAL, deadline).await?;
+        let outcome = shell.outcome(&id, typing::TRIAL, trial).await?;
         checked(typing::TRIAL, outcome)?;
         Ok(shell)
     }

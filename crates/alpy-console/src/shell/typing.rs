@@ -59,7 +59,7 @@ pub(super) fn functions(quiet_kernel: bool, id: &str) -> String {
 }
 
 /// A name for one command that nothing on the console has by chance.
-pub(super) fn id() -> String {
+pub(crate) fn id() -> String {
     format!("{:08x}", RandomState::new().hash_one(()) & 0xffff_ffff)
 }
 

@@ -2,6 +2,8 @@
 //! The remote shell against real shells on a real terminal of 80 columns that echoes.
 #![expect(clippy::unwrap_used, reason = "in a test, what fails shall fail loudly")]
 
+mod guests;
+mod menus;
 mod terminal;
 
 use std::time::Duration;

@@ -28,8 +28,23 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    #[expect(clippy::disallowed_methods, reason = "killed and waited for when dropped")]
     pub(crate) fn start(shell: Shell) -> Self {
+        // Set last of all: the user's shell, which runs the command, may be one that drops the prompt where nobody types.
+        let prompted = |shell: &str| format!(r#"exec env "PS1=rabbit # " {shell}"#);
+        Self::with(&match shell {
+            Shell::Busybox => prompted("busybox sh -i"),
+            Shell::Bash => prompted("bash --norc --noprofile -i"),
+            Shell::Dash => prompted("dash -i"),
+            Shell::BusyboxWithPrintk => format!(
+                "exec unshare -Urm sh -c 'mount --bind printk /proc/sys/kernel/printk && {}'",
+                prompted("busybox sh -i")
+            ),
+        })
+    }
+
+    /// What this script of a POSIX shell does on the terminal.
+    #[expect(clippy::disallowed_methods, reason = "killed and waited for when dropped")]
+    pub(crate) fn with(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -38,17 +53,6 @@ impl Scene {
             .transcript(dir.path().join("evidence"))
             .start(ours)
             .unwrap();
-        // Set last of all: the user's shell, which runs the command, may be one that drops the prompt where nobody types.
-        let prompted = |shell: &str| format!(r#"exec env "PS1=rabbit # " {shell}"#);
-        let shell = match shell {
-            Shell::Busybox => prompted("busybox sh -i"),
-            Shell::Bash => prompted("bash --norc --noprofile -i"),
-            Shell::Dash => prompted("dash -i"),
-            Shell::BusyboxWithPrintk => format!(
-                "exec unshare -Urm sh -c 'mount --bind printk /proc/sys/kernel/printk && {}'",
-                prompted("busybox sh -i")
-            ),
-        };
         let work = dir.path().join("work");
         fs::create_dir(&work).unwrap();
         fs::write(work.join("printk"), "7\t4\t1\t7\n").unwrap();
@@ -60,7 +64,7 @@ impl Scene {
                 "-qfE",
                 "always",
                 "-c",
-                &format!("stty cols 80 rows 24 echo; {shell}"),
+                &format!("stty cols 80 rows 24 echo; {script}"),
                 "/dev/null",
             ])
             .current_dir(work)
@@ -87,12 +91,30 @@ impl Scene {
         names
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("work").join(name)
     }
 
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Waits until a file is there.
+    pub(crate) async fn exists(&self, name: &str) {
+        while !self.path(name).exists() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until this has come, and leaves it unread.
+    pub(crate) async fn logged(&self, text: &str) {
+        while !self.log().contains(text) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Waits until a file has content.

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The way from a guest that boots to its shell.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Guest;
+use super::needle::{last, needle, plain};
+use crate::shell::typing;
+use crate::{Console, Error, Match, ReadUntil, Regex, RemoteShell};
+
+/// How long a shell may take to show the prompt that it was given until it is given again; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A guest that says nothing for so long after it asked for a password has asked for one.
+const QUESTION: Duration = Duration::from_millis(500);
+/// How often a name may get lost. What looks like the question for one is then the prompt of the shell.
+const REPEATS: u32 = 3;
+/// How often a kernel's message may spoil what is typed into a shell to attach to it.
+const ATTEMPTS: u32 = 3;
+/// How long the rest of a line that has begun may take.
+const REST_OF_LINE: Duration = Duration::from_millis(500);
+
+/// Waits for the text that says that the guest is ready.
+pub(super) async fn wait_ready(guest: &Guest, console: &Console) -> Result<(), Error> {
+    let ready = [&guest.ready].into_iter().chain(&guest.failures);
+    let ready = ReadUntil::Any(ready.map(|text| needle(text)).collect());
+    let deadline = Deadline::new(guest.boot_limit);
+    let mut came = arrived(console);
+    loop {
+        match console.read_until(&ready, deadline.left(guest.silence)).await {
+            Ok(found) if found.index == 0 => return Ok(()),
+            Ok(found) => return Err(gave_up(console, &found).await),
+            Err(Error::Timeout { .. }) if !deadline.is_over() => {
+                if came == arrived(console) {
+                    console.send_line("").await?;
+                }
+                came = arrived(console);
+            }
+            Err(error) => return Err(deadline.of(error, format!("{:?}", guest.ready))),
+        }
+    }
+}
+
+/// Logs in.
+pub(super) async fn enter(guest: &Guest, console: &Console) -> Result<(), Error> {
+    let Some(user) = &guest.user else {
+        return Ok(());
+    };
+    let entry = Entry {
+        what: format!("login as {user:?}"),
+        line: user,
+        again: Some(last(&guest.ready)),
+        password: guest.password.as_deref(),
+    };
+    console.send_line(user).await?;
+    entry.own_prompt(guest, console).await.map(drop)
+}
+
+/// Gets a shell of root's, if it takes a command.
+pub(super) async fn become_root(guest: &Guest, console: &Console) -> Result<(), Error> {
+    let Some(command) = &guest.root_command else {
+        return Ok(());
+    };
+    let entry = Entry {
+        what: format!("`{command}`"),
+        line: command,
+        again: None,
+        password: guest.root_password.as_deref(),
+    };
+    console.send_line(command).await?;
+    entry.own_prompt(guest, console).await.map(drop)
+}
+
+/// Attaches to the shell that listens now.
+pub(super) async fn attach(guest: &Guest, console: &Console) -> Result<RemoteShell, Error> {
+    let entry = Entry {
+        what: "the shell".to_owned(),
+        line: "",
+        again: None,
+        password: None,
+    };
+    let mut attempt = 1;
+    loop {
+        let prompt = entry.own_prompt(guest, console).await?;
+        let mut shell = RemoteShell::builder(console.clone(), prompt).deadline(guest.limit);
+        if guest.quiet_kernel && guest.is_root() {
+            shell = shell.quiet_kernel();
+        }
+        match shell.attach_here(guest.limit / ATTEMPTS).await {
+            Err(Error::Timeout { .. } | Error::Garbled { .. }) if attempt < ATTEMPTS => {
+                attempt += 1;
+                console.send_control('c').await?;
+            }
+            attached => return attached,
+        }
+    }
+}
+
+/// Something that was typed and that a shell comes of.
+struct Entry<'a> {
+    /// How an error names it.
+    what: String,
+    /// What was typed.
+    line: &'a str,
+    /// What is seen last if it has to be typed once more, since it got lost.
+    again: Option<Regex>,
+    password: Option<&'a str>,
+}
+
+/// What a guest says on the way to a shell.
+enum Said {
+    Prompt,
+    Question,
+    Refusal,
+    Failure,
+}
+
+impl Entry<'_> {
+    /// Answers the question for a password, and gives the shell a prompt of ours, until the prompt is seen.
+    async fn own_prompt(&self, guest: &Guest, console: &Console) -> Result<ReadUntil, Error> {
+        let id = typing::id();
+        let prompt = needle(&format!("alpy-{id}# "));
+        // The echo does not show the prompt, and a variable of bash that would set the prompt anew is emptied.
+        let line = format!("PROMPT_COMMAND= PS1=alpy-''{id}'# '");
+        let (needles, kinds) = self.needles(guest, &prompt);
+        let deadline = Deadline::new(guest.limit);
+        let mut password = self.password;
+        let mut asked = false;
+        let mut questions = 0;
+        let mut repeats = REPEATS;
+        let mut pause = FIRST_PAUSE;
+        if password.is_none() && self.line.is_empty() {
+            console.send_line(&line).await?;
+        }
+        loop {
+            let wait = match password {
+                Some(_) => guest.silence,
+                None if asked => QUESTION,
+                None => pause,
+            };
+            match console.read_until(&needles, deadline.left(wait)).await {
+                Ok(found) => match kinds[found.index] {
+                    Said::Prompt => return Ok(prompt),
+                    Said::Failure => return Err(gave_up(console, &found).await),
+                    // What was refused was meant for the shell.
+                    Said::Refusal if questions > 0 && self.password.is_none() => {
+                        return Err(self.no_password(console));
+                    }
+                    Said::Refusal => return Err(self.refused(console, &found).await),
+                    Said::Question => {
+                        questions += 1;
+                        match password.take() {
+                            Some(password) => console.send_line(password).await?,
+                            None => asked = true,
+                        }
+                    }
+                },
+                Err(Error::Timeout { .. }) if !deadline.is_over() => {
+                    let unread = console.unread();
+                    if std::mem::take(&mut asked) && plain(&unread).trim_ascii().is_empty() {
+                        return Err(self.no_password(console));
+                    }
+                    let lost = self.again.as_ref().is_some_and(|again| again.0.is_match(&unread));
+                    if lost && repeats > 0 {
+                        repeats -= 1;
+                        console.send_line(self.line).await?;
+                    } else if let Some(password) = password.take() {
+                        console.send_line(password).await?;
+                    } else {
+                        console.send_line(&line).await?;
+                        pause = LONGEST_PAUSE.min(pause * 2);
+                    }
+                }
+                Err(error) => return Err(deadline.of(error, format!("a shell after {}", self.what))),
+            }
+        }
+    }
+
+    fn needles(&self, guest: &Guest, prompt: &ReadUntil) -> (ReadUntil, Vec<Said>) {
+        let mut all = vec![prompt.clone()];
+        let mut kinds = vec![Said::Prompt];
+        let mut add = |texts: &[String], kind: fn() -> Said| {
+            for text in texts {
+                all.push(needle(text));
+                kinds.push(kind());
+            }
+        };
+        add(&guest.failures, || Said::Failure);
+        if !self.line.is_empty() {
+            add(&guest.password_prompts, || Said::Question);
+            add(&guest.refusals, || Said::Refusal);
+        }
+        (ReadUntil::Any(all), kinds)
+    }
+
+    async fn refused(&self, console: &Console, found: &Match) -> Error {
+        Error::Refused {
+            what: self.what.clone(),
+            why: line_of(console, found).await,
+            seen: console.seen(),
+        }
+    }
+
+    fn no_password(&self, console: &Console) -> Error {
+        Error::Refused {
+            what: self.what.clone(),
+            why: "there is a question for a password, and the guest was given none".to_owned(),
+            seen: console.seen(),
+        }
+    }
+}
+
+/// The error of a guest that has said this.
+pub(crate) async fn gave_up(console: &Console, found: &Match) -> Error {
+    Error::GaveUp {
+        text: line_of(console, found).await,
+        seen: console.seen(),
+    }
+}
+
+/// What was found and the rest of its line.
+async fn line_of(console: &Console, found: &Match) -> String {
+    let rest = console.read_line(REST_OF_LINE).await.unwrap_or_default();
+    let found = plain(&found.matched);
+    let line = format!("{}{rest}", String::from_utf8_lossy(&found));
+    line.trim_end().to_owned()
+}
+
+/// How many bytes have come so far.
+pub(crate) fn arrived(console: &Console) -> u64 {
+    let window = &console.shared().state().window;
+    window.position() + window.unread().len() as u64
+}
+
+/// When time is up, and how much there was.
+pub(crate) struct Deadline {
+    start: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            start: Instant::now(),
+            limit,
+        }
+    }
+
+    /// What is left, but at most this.
+    pub(crate) fn left(&self, most: Duration) -> Duration {
+        self.limit.saturating_sub(self.start.elapsed()).min(most)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.start.elapsed() >= self.limit
+    }
+
+    /// The error of the last wait as one of all of them.
+    pub(crate) fn of(&self, mut error: Error, expected: String) -> Error {
+        if let Error::Timeout { after, .. } = &mut error {
+            *after = self.limit;
+        }
+        error.expecting(expected)
+    }
+}
