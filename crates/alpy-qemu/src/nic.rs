@@ -14,6 +14,9 @@ use crate::option::OptionValue;
 ///
 /// The first one of a machine is the device `nic0` on the network backend `link0`, the next `nic1` on `link1`, and so on:
 /// the names for QMP's `set_link` and its like.
+///
+/// A PCI bus has 32 places. So the first 24 interfaces of a machine are on its first bus, and each 31 more behind a PCI bridge, in the order of
+/// PCI addresses too, in which guests count them.
 #[derive(Debug)]
 #[must_use]
 pub struct Nic {
@@ -150,6 +153,11 @@ impl Nic {
         if let Some(mac) = self.mac_text() {
             device = device.set("mac", mac);
         }
+        if let Some((bridge, slot)) = behind_bridge(index) {
+            device = device
+                .set("bus", bridge_id(bridge))
+                .set("addr", format!("{slot:#x}"));
+        }
         if !look.network_boot {
             device = device.set("romfile", "");
         }
@@ -236,8 +244,35 @@ pub(crate) struct Look {
 }
 
 pub(crate) fn arguments(look: Look, nics: &[Nic]) -> Vec<OsString> {
-    nics.iter()
-        .enumerate()
-        .flat_map(|(index, nic)| nic.arguments(index, look))
-        .collect()
+    let of = |(index, nic): (usize, &Nic)| {
+        let mut arguments = Vec::new();
+        if let Some((bridge, 1)) = behind_bridge(index) {
+            let device = OptionValue::new("pci-bridge")
+                .set("id", bridge_id(bridge))
+                // What tells one from another to a guest that looks for a bridge's slots in a box (PCI-to-PCI bridge specification, 13).
+                .set("chassis_nr", bridge.to_string());
+            arguments.extend(["-device".into(), device.into()]);
+        }
+        arguments.extend(nic.arguments(index, look));
+        arguments
+    };
+    nics.iter().enumerate().flat_map(of).collect()
+}
+
+/// How many network interfaces are on a machine's first bus. That leaves 6 places there on the machine type `pc`: for bridges, disks, and what
+/// else a machine has.
+const ON_FIRST_BUS: usize = 24;
+
+/// The slots behind a bridge: all but the first, which is the bridge's own where it has a hot-plug controller.
+const BEHIND_BRIDGE: usize = 31;
+
+/// The bridge, from 1, and the slot behind it of a network interface that is not on the first bus. It depends on nothing but the interface's
+/// number, so that one more or less does not move the others.
+fn behind_bridge(index: usize) -> Option<(usize, usize)> {
+    let index = index.checked_sub(ON_FIRST_BUS)?;
+    Some((index / BEHIND_BRIDGE + 1, index % BEHIND_BRIDGE + 1))
+}
+
+fn bridge_id(bridge: usize) -> String {
+    format!("bridge{bridge}")
 }

@@ -158,6 +158,24 @@ fn gives_boot_roms_only_to_who_boots_from_the_network() {
 }
 
 #[test]
+fn bridges_take_the_network_interfaces_for_which_the_first_bus_has_no_place() {
+    let nics = |count| -> Vec<_> { (0..count).map(|_| Nic::new(Backend::Nowhere)).collect() };
+    let devices = |count| values(&text(&Machine::new(), &nics(count)), "-device");
+    assert!(!devices(24).join(" ").contains("bridge"));
+    let many = devices(24 + 31 + 1);
+    // One interface more does not move the others.
+    assert_eq!(many[..24], devices(24)[..24]);
+    assert_eq!(many[24], "pci-bridge,id=bridge1,chassis_nr=1");
+    assert_eq!(
+        many[25],
+        "virtio-net-pci,id=nic24,netdev=link24,bus=bridge1,addr=0x1,romfile="
+    );
+    assert!(many[55].contains("bus=bridge1,addr=0x1f"), "{}", many[55]);
+    assert_eq!(many[56], "pci-bridge,id=bridge2,chassis_nr=2");
+    assert!(many[57].contains("bus=bridge2,addr=0x1,"), "{}", many[57]);
+}
+
+#[test]
 fn tells_the_network_alone() {
     let nics = [Nic::new(Backend::named_tap("tap0"))];
     let network: Vec<_> = nic_arguments(NicModel::VirtioNet, &nics);
