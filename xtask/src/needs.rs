@@ -24,6 +24,7 @@ pub const CRATE_TESTS: &[Need] = &[
     // In the one or the other, depending on the version of Debian.
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-storage-daemon", "qemu-utils"),
+    ("qemu-img", "qemu-utils"),
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
     ("ip", "iproute2"),
     ("cpio", "cpio"),

@@ -52,6 +52,11 @@ pub fn qemu() -> Check {
     program("qemu-system-x86_64", "qemu-system-x86")
 }
 
+/// QEMU's tool for disk images.
+pub fn qemu_img() -> Check {
+    program("qemu-img", "qemu-utils")
+}
+
 /// UEFI firmware for QEMU, where Debian and its like install it.
 pub fn ovmf() -> Check {
     let found = ["OVMF_CODE_4M.fd", "OVMF_CODE.fd"]

@@ -72,6 +72,26 @@ pub enum Error {
     /// There is no UEFI firmware where distributions put it.
     #[error("no UEFI firmware is installed; remedy: sudo apt-get install ovmf")]
     FirmwareMissing,
+    /// A file that the machine is made of is not there.
+    #[error("the {what} {} is not there; remedy: create it, or correct its path", path.display())]
+    ImageMissing {
+        /// What it is to the machine.
+        what: String,
+        /// The file, from the root.
+        path: PathBuf,
+    },
+    /// A file that the machine is made of is there, and of no use.
+    #[error("the {what} {} cannot be {mode}; remedy: a file that this user may open, in folders that this user may enter", path.display())]
+    ImageUnusable {
+        /// What it is to the machine.
+        what: String,
+        /// The file, from the root.
+        path: PathBuf,
+        /// Read, or written to.
+        mode: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The environment asks for an accelerator that there is not.
     #[error("ALPY_ACCEL={value:?} is no accelerator; it is kvm or tcg, or not set for a choice by proof")]
     UnknownAccelerator {

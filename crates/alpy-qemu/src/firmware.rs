@@ -61,6 +61,14 @@ impl Firmware {
             .ok_or(Error::FirmwareMissing)
     }
 
+    /// The files that it is made of.
+    pub(crate) fn files(&self) -> Vec<&PathBuf> {
+        match self {
+            Self::Bios => Vec::new(),
+            Self::Uefi { code, variables } => vec![code, variables],
+        }
+    }
+
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let Self::Uefi { code, variables } = self else {
             return Vec::new();

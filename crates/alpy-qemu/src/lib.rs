@@ -49,6 +49,7 @@ mod content;
 mod disk;
 mod error;
 mod evidence;
+mod files;
 mod firmware;
 mod machine;
 mod nic;

@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::Accelerator;
-use crate::disk::Disk;
+use crate::disk::{DevicePlace, Disk};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::firmware::Firmware;
 use crate::nic::{self, Look, Nic, NicModel};
 use crate::option::OptionValue;
@@ -116,6 +117,9 @@ impl Machine {
     }
 
     /// One disk more. They are `disk0`, `disk1`, ... to QMP.
+    ///
+    /// A machine boots from the first one, whatever their models are, then from the [`cdrom`](Self::cdrom), then from the
+    /// [network](Self::network_boot).
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
         self
@@ -176,6 +180,27 @@ impl Machine {
         &self.program
     }
 
+    /// Whether all files that it is made of are there and can be used, backing files of disks too, and fit to each other.
+    ///
+    /// [`Qemu::start`](crate::Qemu::start) asks this itself. Whoever has other things to do before asks it first.
+    ///
+    /// # Errors
+    /// [`Error::ImageMissing`], [`Error::ImageUnusable`].
+    pub fn check(&self) -> Result<()> {
+        let files = [
+            ("kernel", &self.kernel),
+            ("initrd", &self.initrd),
+            ("CD image", &self.cdrom),
+        ];
+        for (what, path) in files {
+            path.iter().try_for_each(|path| files::readable(what, path))?;
+        }
+        for file in self.firmware.files() {
+            files::readable("firmware", file)?;
+        }
+        self.disks.iter().try_for_each(files::disk)
+    }
+
     /// The arguments for this machine with these network interfaces.
     ///
     /// They say nothing of monitor and console: [`Qemu::start`](crate::Qemu::start) adds its own, and who starts a QEMU without it adds theirs, such
@@ -225,6 +250,10 @@ impl Machine {
         if let Some(append) = &self.append {
             arguments.pair("-append", append);
         }
+        // SeaBIOS has its own order of disks, IDE before virtio, and boots from the first in it. With one disk it has nothing to choose.
+        // The index 0 is that of a kernel without a boot loader.
+        let is_ordered = self.disks.len() > 1;
+        let boot_index = |place: usize| is_ordered.then_some(place + 1);
         // First among the devices, so that a disk more or less does not move them to other PCI slots, from which guests derive
         // interface names.
         let look = Look {
@@ -232,12 +261,17 @@ impl Machine {
             network_boot: self.network_boot,
             // Whether it boots or is restored, so that the guest sees the same.
             restorable: self.recipe.is_some() || place.is_some(),
+            boot_index: boot_index(self.disks.len() + 1),
         };
         arguments.0.extend(nic::arguments(look, nics));
         for (index, disk) in self.disks.iter().enumerate() {
+            let on = DevicePlace {
+                boot_index: boot_index(index),
+                ide: self.ide_place(index).filter(|_| disk.is_ide()),
+            };
             arguments.0.extend(match place {
-                Some(Place::Restore(folder)) => disk.restored_arguments(index, folder),
-                _ => disk.arguments(index),
+                Some(Place::Restore(folder)) => disk.restored_arguments(index, folder, on),
+                _ => disk.arguments(index, on),
             });
         }
         if let Some(cdrom) = &self.cdrom {
@@ -248,7 +282,12 @@ impl Machine {
                 .set("readonly", "on")
                 .file(cdrom);
             arguments.pair("-drive", OsString::from(drive));
-            arguments.pair("-device", "ide-cd,drive=cdrom0");
+            let on = DevicePlace {
+                boot_index: boot_index(self.disks.len()),
+                ide: self.ide_place(self.disks.len()),
+            };
+            let device = on.add_to(OptionValue::new("ide-cd").set("drive", "cdrom0"));
+            arguments.pair("-device", OsString::from(device));
         }
         // Without entropy a guest may wait for it at boot; and two guests restored from one saved state need a sign that they
         // are two.
@@ -259,6 +298,27 @@ impl Machine {
             arguments.pair("-incoming", "defer");
         }
         arguments.0
+    }
+
+    /// The place of an IDE device behind so many disks. Alone, it is where QEMU puts it. More than one need to be told: QEMU puts two on the
+    /// second bus of `pc` and finds no place for a third, and on `q35`, where each has a bus of its own, none for a second.
+    fn ide_place(&self, disks: usize) -> Option<(usize, usize)> {
+        let ide = |disks: &[Disk]| disks.iter().filter(|disk| disk.is_ide()).count();
+        let all = ide(&self.disks) + usize::from(self.cdrom.is_some());
+        let nth = ide(&self.disks[..disks]);
+        let place = if self.is_q35() {
+            (nth, 0)
+        } else {
+            (nth / 2, nth % 2)
+        };
+        (all > 1).then_some(place)
+    }
+
+    fn is_q35(&self) -> bool {
+        self.machine_type
+            .split(',')
+            .next()
+            .is_some_and(|name| name.contains("q35"))
     }
 
     pub(crate) fn model_of_nics(&self) -> NicModel {
@@ -276,9 +336,7 @@ impl Machine {
             .flatten()
             .cloned()
             .collect();
-        if let Firmware::Uefi { code, variables } = &self.firmware {
-            files.extend([code.clone(), variables.clone()]);
-        }
+        files.extend(self.firmware.files().into_iter().cloned());
         // An argument may name a file anywhere in it: `-fw_cfg name=opt/x,file=y`.
         let words = self.extra.iter().flat_map(|argument| {
             let bytes = argument.as_encoded_bytes();

@@ -160,6 +160,8 @@ impl Nic {
         }
         if !look.network_boot {
             device = device.set("romfile", "");
+        } else if let Some(first) = look.boot_index {
+            device = device.set("bootindex", (first + index).to_string());
         }
         // A guest that could announce where it has moved to would do so when it is restored. QEMU cannot be told to leave that:
         // with `announce-rounds` 0, 7.2 frees the timer that it uses when the guest resets the device.
@@ -230,6 +232,7 @@ pub fn nic_arguments(model: NicModel, nics: &[Nic]) -> Vec<OsString> {
         model,
         network_boot: false,
         restorable: false,
+        boot_index: None,
     };
     arguments(look, nics)
 }
@@ -241,6 +244,8 @@ pub(crate) struct Look {
     pub(crate) network_boot: bool,
     /// The machine may go on in another process.
     pub(crate) restorable: bool,
+    /// The place in the boot order of the first one with a boot ROM, if the machine has such an order.
+    pub(crate) boot_index: Option<usize>,
 }
 
 pub(crate) fn arguments(look: Look, nics: &[Nic]) -> Vec<OsString> {

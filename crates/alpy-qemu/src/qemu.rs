@@ -85,8 +85,10 @@ impl Qemu {
     ///
     /// # Errors
     /// [`Error::ProgramMissing`], [`Error::Spawn`]. [`Error::Exited`] if QEMU does not like the machine, with what it says.
-    /// [`Error::Qmp`] if it does not greet in time. [`Error::Evidence`]. As [`Accelerator::detect`].
+    /// [`Error::Qmp`] if it does not greet in time. [`Error::Evidence`]. As [`Machine::check`] and
+    /// [`Accelerator::detect`].
     pub async fn start(machine: &Machine, nics: Vec<Nic>, options: Options) -> Result<Self> {
+        machine.check()?;
         if options.place.is_some() {
             machine.check_savable()?;
         }

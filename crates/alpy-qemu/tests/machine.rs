@@ -90,9 +90,9 @@ fn protects_the_disk_unless_a_word_says_otherwise() {
     assert_eq!(
         values(&arguments, "-device")[..3],
         [
-            "virtio-blk-pci,drive=disk0",
-            "ide-hd,drive=disk1",
-            "ide-cd,drive=cdrom0"
+            "virtio-blk-pci,drive=disk0,bootindex=1",
+            "ide-hd,drive=disk1,bus=ide.0,unit=0,bootindex=2",
+            "ide-cd,drive=cdrom0,bus=ide.0,unit=1,bootindex=3"
         ]
     );
 }

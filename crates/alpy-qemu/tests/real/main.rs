@@ -10,6 +10,7 @@ mod captures;
 mod ends;
 mod guest;
 mod life;
+mod media;
 mod nics;
 mod refuses;
 mod states;
