@@ -34,6 +34,8 @@ pub const CRATE_TESTS: &[Need] = &[
     ("busybox", "busybox-static"),
     ("unshare", "util-linux"),
     ("partx", "util-linux"),
+    ("blkid", "util-linux"),
+    ("isoinfo", "genisoimage"),
 ];
 
 /// For users to be made, as root, who run the tests again.

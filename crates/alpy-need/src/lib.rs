@@ -57,6 +57,16 @@ pub fn qemu_img() -> Check {
     program("qemu-img", "qemu-utils")
 }
 
+/// A reader of ISO 9660 that is not the kernel's.
+pub fn isoinfo() -> Check {
+    program("isoinfo", "genisoimage")
+}
+
+/// `blkid`, which tells what is on a disk.
+pub fn blkid() -> Check {
+    program("blkid", "util-linux")
+}
+
 /// UEFI firmware for QEMU, where Debian and its like install it.
 pub fn ovmf() -> Check {
     let found = ["OVMF_CODE_4M.fd", "OVMF_CODE.fd"]

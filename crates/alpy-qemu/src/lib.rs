@@ -37,6 +37,7 @@
 //!
 //! - [`Machine`]: start here. What the guest finds: kernel, disks, firmware, memory, NICs' model.
 //! - [`Disk`], [`DiskModel`]: a disk image, and how the guest sees it. Never written unless a word says so.
+//! - [`Seed`]: what a cloud image is told at its first boot.
 //! - [`Firmware`]: BIOS or UEFI.
 //! - [`Nic`], [`Backend`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
 //! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
@@ -51,6 +52,7 @@ mod error;
 mod evidence;
 mod files;
 mod firmware;
+mod iso;
 mod machine;
 mod nic;
 mod option;
@@ -59,6 +61,7 @@ mod output;
 mod process;
 mod qemu;
 mod recipe;
+mod seed;
 mod state;
 
 pub use accelerator::Accelerator;
@@ -71,4 +74,5 @@ pub use nic::{Backend, Nic, NicModel, nic_arguments};
 pub use options::Options;
 pub use qemu::Qemu;
 pub use recipe::{Recipe, RecipeStep, RootShell};
+pub use seed::Seed;
 pub use state::fingerprint;

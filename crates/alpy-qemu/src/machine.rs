@@ -2,6 +2,7 @@
 //! The machine as data, and its command line.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use crate::firmware::Firmware;
 use crate::nic::{self, Look, Nic, NicModel};
 use crate::option::OptionValue;
 use crate::recipe::Recipe;
+use crate::seed::Seed;
 use crate::state::{self, Place};
 
 /// What is in the box: a machine with a serial console, a source of entropy, and what the builder's words add.
@@ -32,6 +34,7 @@ pub struct Machine {
     append: Option<String>,
     disks: Vec<Disk>,
     cdrom: Option<PathBuf>,
+    seed: Option<Seed>,
     nic_model: NicModel,
     network_boot: bool,
     extra: Vec<OsString>,
@@ -55,6 +58,7 @@ impl Machine {
             append: None,
             disks: Vec::new(),
             cdrom: None,
+            seed: None,
             nic_model: NicModel::VirtioNet,
             network_boot: false,
             extra: Vec::new(),
@@ -128,6 +132,12 @@ impl Machine {
     /// A CD image in a drive.
     pub fn cdrom(mut self, image: impl Into<PathBuf>) -> Self {
         self.cdrom = Some(image.into());
+        self
+    }
+
+    /// What a cloud image is told at its first boot, on a disk or CD more, `seed0`. It is part of a [saved state](Self::saved_state).
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -205,16 +215,19 @@ impl Machine {
     ///
     /// They say nothing of monitor and console: [`Qemu::start`](crate::Qemu::start) adds its own, and who starts a QEMU without it adds theirs, such
     /// as `-serial mon:stdio`. Where a backend is a descriptor, the arguments name its number: QEMU must inherit it under the same.
+    ///
+    /// Nor do they say anything of a [`seed`](Self::seed), which is no file: [`Seed::iso`] makes one of it, for a [`disk`](Self::disk).
     pub fn arguments(&self, accelerator: &Accelerator, nics: &[Nic]) -> Vec<OsString> {
-        self.arguments_in(accelerator, nics, None)
+        self.arguments_in(accelerator, nics, None, None)
     }
 
-    /// The arguments for this machine where its memory is kept in a folder.
+    /// The arguments for this machine where its memory is kept in a folder, and QEMU has the seed under a number.
     pub(crate) fn arguments_in(
         &self,
         accelerator: &Accelerator,
         nics: &[Nic],
         place: Option<&Place>,
+        seed: Option<RawFd>,
     ) -> Vec<OsString> {
         let mut arguments = Arguments::default();
         arguments.flag("-no-user-config");
@@ -252,7 +265,7 @@ impl Machine {
         }
         // SeaBIOS has its own order of disks, IDE before virtio, and boots from the first in it. With one disk it has nothing to choose.
         // The index 0 is that of a kernel without a boot loader.
-        let is_ordered = self.disks.len() > 1;
+        let is_ordered = self.disks.len() + usize::from(self.seed.is_some()) > 1;
         let boot_index = |place: usize| is_ordered.then_some(place + 1);
         // First among the devices, so that a disk more or less does not move them to other PCI slots, from which guests derive
         // interface names.
@@ -267,7 +280,7 @@ impl Machine {
         for (index, disk) in self.disks.iter().enumerate() {
             let on = DevicePlace {
                 boot_index: boot_index(index),
-                ide: self.ide_place(index).filter(|_| disk.is_ide()),
+                ide: self.ide_place(self.ide_before(index)).filter(|_| disk.is_ide()),
             };
             arguments.0.extend(match place {
                 Some(Place::Restore(folder)) => disk.restored_arguments(index, folder, on),
@@ -284,10 +297,18 @@ impl Machine {
             arguments.pair("-drive", OsString::from(drive));
             let on = DevicePlace {
                 boot_index: boot_index(self.disks.len()),
-                ide: self.ide_place(self.disks.len()),
+                ide: self.ide_place(self.ide_before(self.disks.len())),
             };
             let device = on.add_to(OptionValue::new("ide-cd").set("drive", "cdrom0"));
             arguments.pair("-device", OsString::from(device));
+        }
+        if let Some((seed, descriptor)) = self.seed.as_ref().zip(seed) {
+            let before = self.ide_before(self.disks.len()) + usize::from(self.cdrom.is_some());
+            let on = DevicePlace {
+                boot_index: None,
+                ide: self.ide_place(before),
+            };
+            arguments.0.extend(seed.arguments(descriptor, on));
         }
         // Without entropy a guest may wait for it at boot; and two guests restored from one saved state need a sign that they
         // are two.
@@ -300,12 +321,17 @@ impl Machine {
         arguments.0
     }
 
-    /// The place of an IDE device behind so many disks. Alone, it is where QEMU puts it. More than one need to be told: QEMU puts two on the
-    /// second bus of `pc` and finds no place for a third, and on `q35`, where each has a bus of its own, none for a second.
-    fn ide_place(&self, disks: usize) -> Option<(usize, usize)> {
-        let ide = |disks: &[Disk]| disks.iter().filter(|disk| disk.is_ide()).count();
-        let all = ide(&self.disks) + usize::from(self.cdrom.is_some());
-        let nth = ide(&self.disks[..disks]);
+    /// How many IDE disks come before this one.
+    fn ide_before(&self, disk: usize) -> usize {
+        self.disks[..disk].iter().filter(|disk| disk.is_ide()).count()
+    }
+
+    /// The place of an IDE device. Alone, it is where QEMU puts it. More than one need to be told: QEMU puts two on the second bus of `pc` and
+    /// finds no place for a third, and on `q35`, where each has a bus of its own, none for a second.
+    fn ide_place(&self, nth: usize) -> Option<(usize, usize)> {
+        let all = self.ide_before(self.disks.len())
+            + usize::from(self.cdrom.is_some())
+            + usize::from(self.seed.as_ref().is_some_and(Seed::is_cdrom));
         let place = if self.is_q35() {
             (nth, 0)
         } else {
@@ -327,6 +353,10 @@ impl Machine {
 
     pub(crate) fn disks(&self) -> &[Disk] {
         &self.disks
+    }
+
+    pub(crate) fn seed_of_cloud(&self) -> Option<&Seed> {
+        self.seed.as_ref()
     }
 
     /// The files that the guest is made of, without the disks and their backing files.
@@ -363,7 +393,7 @@ impl Machine {
             .iter_mut()
             .for_each(|disk| *disk = disk.clone().at("file"));
         let nics: Vec<_> = nics.iter().map(Nic::without_backend).collect();
-        let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())));
+        let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())), Some(0));
         format!("{arguments:?} {:?}", self.recipe)
     }
 

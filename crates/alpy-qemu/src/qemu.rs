@@ -26,6 +26,7 @@ use crate::machine::Machine;
 use crate::nic::{Nic, NicModel};
 use crate::options::Options;
 use crate::process::{Launch, Process};
+use crate::seed::Seed;
 use crate::state::{self, Place};
 
 /// A running QEMU.
@@ -118,9 +119,16 @@ impl Qemu {
         ]
         .map(Into::into)
         .to_vec();
-        arguments.extend(machine.arguments_in(&accelerator, &nics, options.place.as_ref()));
+        let seed = machine.seed_of_cloud().map(Seed::open).transpose()?;
+        arguments.extend(machine.arguments_in(
+            &accelerator,
+            &nics,
+            options.place.as_ref(),
+            seed.as_ref().map(AsRawFd::as_raw_fd),
+        ));
         let mut descriptors: Vec<_> = nics.into_iter().filter_map(Nic::into_descriptor).collect();
         descriptors.extend([qmp_far, console_far]);
+        descriptors.extend(seed.map(OwnedFd::from));
 
         let mut qmp_options = alpy_qmp::Options::new()
             .greeting_timeout(options.start_timeout)

@@ -299,6 +299,9 @@ pub fn fingerprint(
     if let Some(shell) = machine.recipe().and_then(Recipe::shell) {
         let _ = writeln!(text, "shell {}", Checksum::of(shell.install_line().as_bytes()));
     }
+    if let Some(seed) = machine.seed_of_cloud() {
+        let _ = writeln!(text, "seed {}", Checksum::of(&seed.iso()));
+    }
     for file in machine.files() {
         let _ = writeln!(text, "file {}", contents.of(&file)?);
     }

@@ -13,4 +13,5 @@ mod life;
 mod media;
 mod nics;
 mod refuses;
+mod seeds;
 mod states;

@@ -23,7 +23,7 @@ fn qemu_img(folder: &Path, arguments: &str) {
 }
 
 /// A raw image with a guest that says its name.
-fn named(folder: &Path, name: &str) -> PathBuf {
+pub(crate) fn named(folder: &Path, name: &str) -> PathBuf {
     let mut image = guest::named_sector(name).to_vec();
     image.resize(1 << 20, 0);
     let path = folder.join(name);
