@@ -26,6 +26,7 @@ pub const CRATE_TESTS: &[Need] = &[
     ("qemu-storage-daemon", "qemu-utils"),
     ("qemu-img", "qemu-utils"),
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "ovmf"),
     ("ip", "iproute2"),
     ("cpio", "cpio"),
     ("docker", "docker.io"),

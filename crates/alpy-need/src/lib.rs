@@ -77,6 +77,16 @@ pub fn ovmf() -> Check {
         .ok_or_else(|| "no /usr/share/OVMF/OVMF_CODE_4M.fd; remedy: sudo apt-get install ovmf".to_owned())
 }
 
+/// The same with secure boot and Microsoft's keys.
+pub fn ovmf_secure_boot() -> Check {
+    let found = ["OVMF_VARS_4M.ms.fd", "OVMF_VARS.ms.fd"]
+        .iter()
+        .any(|name| Path::new("/usr/share/OVMF").join(name).is_file());
+    found
+        .then_some(())
+        .ok_or_else(|| "no /usr/share/OVMF/OVMF_VARS_4M.ms.fd; remedy: sudo apt-get install ovmf".to_owned())
+}
+
 /// The QEMU storage daemon, which speaks QMP too.
 pub fn storage_daemon() -> Check {
     program("qemu-storage-daemon", "qemu-system-common")

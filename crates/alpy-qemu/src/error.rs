@@ -92,6 +92,20 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// There is no UEFI firmware that knows whom to trust where distributions put it.
+    #[error(
+        "no UEFI firmware with secure boot and Microsoft's keys is installed; remedy: sudo apt-get install ovmf, or files of \
+         your own as Firmware::SecureBoot"
+    )]
+    SecureBootMissing,
+    /// The machine has no mode of the CPU that secure boot could keep its variables in.
+    #[error(
+        "secure boot needs SMM, and so the machine type q35, but this machine is of type {machine_type}; remedy: machine_type(\"q35\")"
+    )]
+    NoSecureBoot {
+        /// The type that it is of.
+        machine_type: String,
+    },
     /// The environment asks for an accelerator that there is not.
     #[error("ALPY_ACCEL={value:?} is no accelerator; it is kvm or tcg, or not set for a choice by proof")]
     UnknownAccelerator {

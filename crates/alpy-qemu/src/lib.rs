@@ -38,7 +38,7 @@
 //! - [`Machine`]: start here. What the guest finds: kernel, disks, firmware, memory, NICs' model.
 //! - [`Disk`], [`DiskModel`]: a disk image, and how the guest sees it. Never written unless a word says so.
 //! - [`Seed`]: what a cloud image is told at its first boot.
-//! - [`Firmware`]: BIOS or UEFI.
+//! - [`Firmware`]: BIOS, UEFI, or UEFI with secure boot.
 //! - [`Nic`], [`Backend`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
 //! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
 //! - [`Qemu`], [`Options`]: the running process.

@@ -195,8 +195,14 @@ impl Machine {
     /// [`Qemu::start`](crate::Qemu::start) asks this itself. Whoever has other things to do before asks it first.
     ///
     /// # Errors
-    /// [`Error::ImageMissing`], [`Error::ImageUnusable`].
+    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::NoSecureBoot`].
     pub fn check(&self) -> Result<()> {
+        let has_smm = self.is_q35() && !self.machine_type.contains("smm=off");
+        if matches!(self.firmware, Firmware::SecureBoot { .. }) && !has_smm {
+            return Err(Error::NoSecureBoot {
+                machine_type: self.machine_type.clone(),
+            });
+        }
         let files = [
             ("kernel", &self.kernel),
             ("initrd", &self.initrd),
@@ -235,14 +241,12 @@ impl Machine {
         arguments.pair("-display", "none");
         // A guest that powers off stays, stopped, until the test has looked at it; one that resets does reset.
         arguments.flag("-no-shutdown");
+        let machine_type = self.firmware.machine_type(&self.machine_type);
         match place {
-            None => arguments.pair("-machine", &self.machine_type),
+            None => arguments.pair("-machine", &machine_type),
             Some(place) => {
                 let memory = state::MEMORY_ID;
-                arguments.pair(
-                    "-machine",
-                    format!("{},memory-backend={memory}", self.machine_type),
-                );
+                arguments.pair("-machine", format!("{machine_type},memory-backend={memory}"));
                 arguments.pair("-object", place.memory(self.memory_mib));
             }
         }
@@ -265,7 +269,7 @@ impl Machine {
         }
         // SeaBIOS has its own order of disks, IDE before virtio, and boots from the first in it. With one disk it has nothing to choose.
         // The index 0 is that of a kernel without a boot loader.
-        let is_ordered = self.disks.len() + usize::from(self.seed.is_some()) > 1;
+        let is_ordered = self.disks.len() > 1;
         let boot_index = |place: usize| is_ordered.then_some(place + 1);
         // First among the devices, so that a disk more or less does not move them to other PCI slots, from which guests derive
         // interface names.
@@ -385,9 +389,7 @@ impl Machine {
             .into_iter()
             .flatten()
             .for_each(named);
-        if let Firmware::Uefi { code, variables } = &mut still.firmware {
-            [code, variables].into_iter().for_each(named);
-        }
+        still.firmware.files_mut().into_iter().for_each(named);
         still
             .disks
             .iter_mut()

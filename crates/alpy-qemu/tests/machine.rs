@@ -113,6 +113,21 @@ fn gives_uefi_a_copy_of_its_variables() {
 }
 
 #[test]
+fn secure_boot_has_its_variables_behind_smm() {
+    let machine = Machine::new().machine_type("q35").firmware(Firmware::SecureBoot {
+        code: "/fw/code.fd".into(),
+        variables: "/fw/vars.fd".into(),
+    });
+    let arguments = text(&machine, &[]);
+    assert_eq!(values(&arguments, "-machine"), ["q35,smm=on"]);
+    assert_eq!(
+        values(&arguments, "-global"),
+        ["driver=cfi.pflash01,property=secure,value=on"]
+    );
+    assert_eq!(values(&arguments, "-drive").len(), 2);
+}
+
+#[test]
 fn wires_a_tap_by_name_without_header_script_or_vhost() {
     let nics = [
         Nic::new(Backend::named_tap("tap0")).capture("out,1/link0.pcap"),

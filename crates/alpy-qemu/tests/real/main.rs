@@ -13,5 +13,6 @@ mod life;
 mod media;
 mod nics;
 mod refuses;
+mod secure;
 mod seeds;
 mod states;
