@@ -37,6 +37,7 @@ pub const CRATE_TESTS: &[Need] = &[
     ("partx", "util-linux"),
     ("blkid", "util-linux"),
     ("isoinfo", "genisoimage"),
+    ("swtpm", "swtpm"),
 ];
 
 /// For users to be made, as root, who run the tests again.

@@ -87,6 +87,11 @@ pub fn ovmf_secure_boot() -> Check {
         .ok_or_else(|| "no /usr/share/OVMF/OVMF_VARS_4M.ms.fd; remedy: sudo apt-get install ovmf".to_owned())
 }
 
+/// An emulator of TPMs.
+pub fn swtpm() -> Check {
+    program("swtpm", "swtpm")
+}
+
 /// The QEMU storage daemon, which speaks QMP too.
 pub fn storage_daemon() -> Check {
     program("qemu-storage-daemon", "qemu-system-common")

@@ -106,6 +106,19 @@ pub enum Error {
         /// The type that it is of.
         machine_type: String,
     },
+    /// The machine has a TPM, and there is no program to emulate it.
+    #[error("swtpm, which emulates the machine's TPM, is not installed; remedy: sudo apt-get install swtpm")]
+    TpmMissing,
+    /// The TPM has ended before the machine.
+    #[error("swtpm ended with {status}; its last words: {}; it was: {command_line}", last_words(.stderr))]
+    TpmEnded {
+        /// The exit status, or the signal.
+        status: ExitStatus,
+        /// The end of what it wrote on stderr.
+        stderr: String,
+        /// Program and arguments, as a shell would take them.
+        command_line: String,
+    },
     /// The environment asks for an accelerator that there is not.
     #[error("ALPY_ACCEL={value:?} is no accelerator; it is kvm or tcg, or not set for a choice by proof")]
     UnknownAccelerator {

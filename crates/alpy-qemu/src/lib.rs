@@ -63,6 +63,7 @@ mod qemu;
 mod recipe;
 mod seed;
 mod state;
+mod tpm;
 
 pub use accelerator::Accelerator;
 pub use content::{Checksum, Identity, checksum};

@@ -16,6 +16,7 @@ use crate::option::OptionValue;
 use crate::recipe::Recipe;
 use crate::seed::Seed;
 use crate::state::{self, Place};
+use crate::tpm;
 
 /// What is in the box: a machine with a serial console, a source of entropy, and what the builder's words add.
 ///
@@ -35,6 +36,7 @@ pub struct Machine {
     disks: Vec<Disk>,
     cdrom: Option<PathBuf>,
     seed: Option<Seed>,
+    tpm: bool,
     nic_model: NicModel,
     network_boot: bool,
     extra: Vec<OsString>,
@@ -59,6 +61,7 @@ impl Machine {
             disks: Vec::new(),
             cdrom: None,
             seed: None,
+            tpm: false,
             nic_model: NicModel::VirtioNet,
             network_boot: false,
             extra: Vec::new(),
@@ -141,6 +144,13 @@ impl Machine {
         self
     }
 
+    /// A TPM 2.0, emulated by the program swtpm, in version 0.7 or newer. It is new with each start, and part of a
+    /// [saved state](Self::saved_state).
+    pub fn tpm(mut self) -> Self {
+        self.tpm = true;
+        self
+    }
+
     /// What kind of network interfaces the guest sees.
     pub fn nic_model(mut self, model: NicModel) -> Self {
         self.nic_model = model;
@@ -195,13 +205,16 @@ impl Machine {
     /// [`Qemu::start`](crate::Qemu::start) asks this itself. Whoever has other things to do before asks it first.
     ///
     /// # Errors
-    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::NoSecureBoot`].
+    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::NoSecureBoot`], [`Error::TpmMissing`].
     pub fn check(&self) -> Result<()> {
         let has_smm = self.is_q35() && !self.machine_type.contains("smm=off");
         if matches!(self.firmware, Firmware::SecureBoot { .. }) && !has_smm {
             return Err(Error::NoSecureBoot {
                 machine_type: self.machine_type.clone(),
             });
+        }
+        if self.tpm {
+            tpm::check()?;
         }
         let files = [
             ("kernel", &self.kernel),
@@ -222,18 +235,19 @@ impl Machine {
     /// They say nothing of monitor and console: [`Qemu::start`](crate::Qemu::start) adds its own, and who starts a QEMU without it adds theirs, such
     /// as `-serial mon:stdio`. Where a backend is a descriptor, the arguments name its number: QEMU must inherit it under the same.
     ///
-    /// Nor do they say anything of a [`seed`](Self::seed), which is no file: [`Seed::iso`] makes one of it, for a [`disk`](Self::disk).
+    /// Nor do they say anything of a [`seed`](Self::seed), which is no file: [`Seed::iso`] makes one of it, for a [`disk`](Self::disk). Nor of a
+    /// [`tpm`](Self::tpm), which is a process.
     pub fn arguments(&self, accelerator: &Accelerator, nics: &[Nic]) -> Vec<OsString> {
-        self.arguments_in(accelerator, nics, None, None)
+        self.arguments_in(accelerator, nics, None, Passed::default())
     }
 
-    /// The arguments for this machine where its memory is kept in a folder, and QEMU has the seed under a number.
+    /// The arguments for this machine where its memory is kept in a folder, and QEMU has more under these numbers.
     pub(crate) fn arguments_in(
         &self,
         accelerator: &Accelerator,
         nics: &[Nic],
         place: Option<&Place>,
-        seed: Option<RawFd>,
+        passed: Passed,
     ) -> Vec<OsString> {
         let mut arguments = Arguments::default();
         arguments.flag("-no-user-config");
@@ -306,13 +320,16 @@ impl Machine {
             let device = on.add_to(OptionValue::new("ide-cd").set("drive", "cdrom0"));
             arguments.pair("-device", OsString::from(device));
         }
-        if let Some((seed, descriptor)) = self.seed.as_ref().zip(seed) {
+        if let Some((seed, descriptor)) = self.seed.as_ref().zip(passed.seed) {
             let before = self.ide_before(self.disks.len()) + usize::from(self.cdrom.is_some());
             let on = DevicePlace {
                 boot_index: None,
                 ide: self.ide_place(before),
             };
             arguments.0.extend(seed.arguments(descriptor, on));
+        }
+        if let Some(descriptor) = passed.tpm.filter(|_| self.tpm) {
+            arguments.0.extend(tpm::arguments(descriptor));
         }
         // Without entropy a guest may wait for it at boot; and two guests restored from one saved state need a sign that they
         // are two.
@@ -359,6 +376,10 @@ impl Machine {
         &self.disks
     }
 
+    pub(crate) fn has_tpm(&self) -> bool {
+        self.tpm
+    }
+
     pub(crate) fn seed_of_cloud(&self) -> Option<&Seed> {
         self.seed.as_ref()
     }
@@ -395,7 +416,12 @@ impl Machine {
             .iter_mut()
             .for_each(|disk| *disk = disk.clone().at("file"));
         let nics: Vec<_> = nics.iter().map(Nic::without_backend).collect();
-        let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())), Some(0));
+        let passed = Passed {
+            seed: Some(0),
+            tpm: Some(0),
+        };
+        let place = Place::Save("folder".into());
+        let arguments = still.arguments_in(accelerator, &nics, Some(&place), passed);
         format!("{arguments:?} {:?}", self.recipe)
     }
 
@@ -441,6 +467,13 @@ impl Default for Machine {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The numbers of descriptors that QEMU inherits for what is no file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    pub(crate) seed: Option<RawFd>,
+    pub(crate) tpm: Option<RawFd>,
 }
 
 #[derive(Default)]

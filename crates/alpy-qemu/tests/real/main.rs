@@ -16,3 +16,4 @@ mod refuses;
 mod secure;
 mod seeds;
 mod states;
+mod tpm;

@@ -145,7 +145,7 @@ async fn a_state_of_another_machine_does_not_load() {
 
 #[test]
 fn everything_that_shapes_the_guest_is_in_the_fingerprint() {
-    need!(qemu);
+    need!(qemu, swtpm);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = folder.path().join(name);
@@ -181,6 +181,7 @@ fn everything_that_shapes_the_guest_is_in_the_fingerprint() {
         of(&machine().cpus(2), &[[2; 6]]),
         of(&machine().append("debug"), &[[2; 6]]),
         of(&machine().kernel(&initrd), &[[2; 6]]),
+        of(&machine().tpm(), &[[2; 6]]),
         of(&machine().seed(Seed::new("a")), &[[2; 6]]),
         of(&machine().seed(Seed::new("b")), &[[2; 6]]),
         of(&machine().seed(Seed::new("b").cdrom()), &[[2; 6]]),
