@@ -35,7 +35,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - [`Machine`]: start here. What the guest finds: kernel, disks, firmware, memory, NICs' model.
+//! - [`Machine`]: start here. What the guest finds: kernel, disks, CD, firmware, TPM, memory, NICs' model.
 //! - [`Disk`], [`DiskModel`]: a disk image, and how the guest sees it. Never written unless a word says so.
 //! - [`Seed`]: what a cloud image is told at its first boot.
 //! - [`Firmware`]: BIOS, UEFI, or UEFI with secure boot.

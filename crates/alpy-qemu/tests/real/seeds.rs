@@ -35,8 +35,11 @@ fn seed() -> (Seed, [(&'static str, String); 4]) {
 /// What a program says, if it ends well.
 #[expect(clippy::disallowed_methods, reason = "it is waited for at once")]
 fn output(program: &str, arguments: &[&str]) -> String {
+    // Where Debian has blkid, which a user's PATH does not name.
+    let path = std::env::var("PATH").unwrap() + ":/usr/sbin";
     let output = std::process::Command::new(program)
         .args(arguments)
+        .env("PATH", path)
         .output()
         .unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
