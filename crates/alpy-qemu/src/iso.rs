@@ -73,6 +73,10 @@ pub(crate) fn image(label: &str, files: &[Entry<'_>]) -> Vec<u8> {
             if !joliet {
                 extension.extend(attributes(0o040_555, 2));
             }
+            if !joliet && name == 0 {
+                // SUSP 5.5: and they are those of Rock Ridge.
+                extension.extend(b"ER\x12\x01\x0a\x00\x00\x01RRIP_1991A");
+            }
             records.extend(record(&[name], folder, SECTOR, true, &extension));
         }
         for (file, &place) in files.iter().zip(&places) {

@@ -59,6 +59,13 @@ fn others_find_label_names_and_contents() {
     for line in ["LABEL=cidata", "TYPE=iso9660"] {
         assert!(found.lines().any(|text| text == line), "{found}");
     }
+    let found = output("isoinfo", &["-d", "-i", iso]);
+    for line in [
+        "Joliet with UCS level 3 found",
+        "Rock Ridge signatures version 1 found",
+    ] {
+        assert!(found.lines().any(|text| text == line), "{found}");
+    }
     for names in ["-R", "-J"] {
         let listed = output("isoinfo", &[names, "-f", "-i", iso]);
         let expected: Vec<_> = files.iter().map(|(name, _)| format!("/{name}")).collect();
