@@ -24,7 +24,9 @@ pub const CRATE_TESTS: &[Need] = &[
     // In the one or the other, depending on the version of Debian.
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-storage-daemon", "qemu-utils"),
+    ("qemu-img", "qemu-utils"),
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "ovmf"),
     ("ip", "iproute2"),
     ("cpio", "cpio"),
     ("docker", "docker.io"),
@@ -33,6 +35,9 @@ pub const CRATE_TESTS: &[Need] = &[
     ("busybox", "busybox-static"),
     ("unshare", "util-linux"),
     ("partx", "util-linux"),
+    ("blkid", "util-linux"),
+    ("isoinfo", "genisoimage"),
+    ("swtpm", "swtpm"),
 ];
 
 /// A browser, for the tests that look at reports with one. It is large, and where it is missing these tests say so and are skipped: it is

@@ -52,6 +52,21 @@ pub fn qemu() -> Check {
     program("qemu-system-x86_64", "qemu-system-x86")
 }
 
+/// QEMU's tool for disk images.
+pub fn qemu_img() -> Check {
+    program("qemu-img", "qemu-utils")
+}
+
+/// A reader of ISO 9660 that is not the kernel's.
+pub fn isoinfo() -> Check {
+    program("isoinfo", "genisoimage")
+}
+
+/// `blkid`, which tells what is on a disk.
+pub fn blkid() -> Check {
+    program("blkid", "util-linux")
+}
+
 /// UEFI firmware for QEMU, where Debian and its like install it.
 pub fn ovmf() -> Check {
     let found = ["OVMF_CODE_4M.fd", "OVMF_CODE.fd"]
@@ -60,6 +75,21 @@ pub fn ovmf() -> Check {
     found
         .then_some(())
         .ok_or_else(|| "no /usr/share/OVMF/OVMF_CODE_4M.fd; remedy: sudo apt-get install ovmf".to_owned())
+}
+
+/// The same with secure boot and Microsoft's keys.
+pub fn ovmf_secure_boot() -> Check {
+    let found = ["OVMF_VARS_4M.ms.fd", "OVMF_VARS.ms.fd"]
+        .iter()
+        .any(|name| Path::new("/usr/share/OVMF").join(name).is_file());
+    found
+        .then_some(())
+        .ok_or_else(|| "no /usr/share/OVMF/OVMF_VARS_4M.ms.fd; remedy: sudo apt-get install ovmf".to_owned())
+}
+
+/// An emulator of TPMs.
+pub fn swtpm() -> Check {
+    program("swtpm", "swtpm")
 }
 
 /// The QEMU storage daemon, which speaks QMP too.

@@ -51,7 +51,7 @@ impl Disk {
         self
     }
 
-    pub(crate) fn arguments(&self, index: usize) -> [OsString; 4] {
+    pub(crate) fn arguments(&self, index: usize, place: DevicePlace) -> [OsString; 4] {
         let id = format!("disk{index}");
         let mut drive = OptionValue::new("")
             .set("id", &id)
@@ -63,12 +63,21 @@ impl Disk {
         if !self.persistent {
             drive = drive.set("snapshot", "on");
         }
-        let device = OptionValue::new(self.model.device()).set("drive", &id);
-        ["-drive".into(), drive.into(), "-device".into(), device.into()]
+        [
+            "-drive".into(),
+            drive.into(),
+            "-device".into(),
+            self.device(index, place),
+        ]
     }
 
     /// The arguments for a disk that goes on where it was saved: an overlay on the one in the folder, which is one on the image.
-    pub(crate) fn restored_arguments(&self, index: usize, folder: &Path) -> [OsString; 4] {
+    pub(crate) fn restored_arguments(
+        &self,
+        index: usize,
+        folder: &Path,
+        place: DevicePlace,
+    ) -> [OsString; 4] {
         let id = format!("disk{index}");
         let image = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         let mut drive = OptionValue::new("")
@@ -82,8 +91,17 @@ impl Disk {
         if let Some(format) = &self.format {
             drive = drive.set("backing.driver", format);
         }
-        let device = OptionValue::new(self.model.device()).set("drive", &id);
-        ["-drive".into(), drive.into(), "-device".into(), device.into()]
+        [
+            "-drive".into(),
+            drive.into(),
+            "-device".into(),
+            self.device(index, place),
+        ]
+    }
+
+    fn device(&self, index: usize, place: DevicePlace) -> OsString {
+        let device = OptionValue::new(self.model.device()).set("drive", format!("disk{index}"));
+        place.add_to(device).into()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -94,6 +112,10 @@ impl Disk {
         self.persistent
     }
 
+    pub(crate) fn is_ide(&self) -> bool {
+        self.model == DiskModel::Ide
+    }
+
     pub(crate) fn format_name(&self) -> Option<&str> {
         self.format.as_deref()
     }
@@ -102,6 +124,29 @@ impl Disk {
     pub(crate) fn at(mut self, path: impl Into<PathBuf>) -> Self {
         self.path = path.into();
         self
+    }
+}
+
+/// Where a disk or a CD drive is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DevicePlace {
+    /// In the boot order, if there is one.
+    pub(crate) boot_index: Option<usize>,
+    /// The IDE bus and the unit there, if QEMU does not find them itself.
+    pub(crate) ide: Option<(usize, usize)>,
+}
+
+impl DevicePlace {
+    pub(crate) fn add_to(self, mut device: OptionValue) -> OptionValue {
+        if let Some((bus, unit)) = self.ide {
+            device = device
+                .set("bus", format!("ide.{bus}"))
+                .set("unit", unit.to_string());
+        }
+        if let Some(index) = self.boot_index {
+            device = device.set("bootindex", index.to_string());
+        }
+        device
     }
 }
 

@@ -72,6 +72,53 @@ pub enum Error {
     /// There is no UEFI firmware where distributions put it.
     #[error("no UEFI firmware is installed; remedy: sudo apt-get install ovmf")]
     FirmwareMissing,
+    /// A file that the machine is made of is not there.
+    #[error("the {what} {} is not there; remedy: create it, or correct its path", path.display())]
+    ImageMissing {
+        /// What it is to the machine.
+        what: String,
+        /// The file, from the root.
+        path: PathBuf,
+    },
+    /// A file that the machine is made of is there, and of no use.
+    #[error("the {what} {} cannot be {mode}; remedy: a file that this user may open, in folders that this user may enter", path.display())]
+    ImageUnusable {
+        /// What it is to the machine.
+        what: String,
+        /// The file, from the root.
+        path: PathBuf,
+        /// Read, or written to.
+        mode: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// There is no UEFI firmware that knows whom to trust where distributions put it.
+    #[error(
+        "no UEFI firmware with secure boot and Microsoft's keys is installed; remedy: sudo apt-get install ovmf, or files of \
+         your own as Firmware::SecureBoot"
+    )]
+    SecureBootMissing,
+    /// The machine has no mode of the CPU that secure boot could keep its variables in.
+    #[error(
+        "secure boot needs SMM, and so the machine type q35, but this machine is of type {machine_type}; remedy: machine_type(\"q35\")"
+    )]
+    NoSecureBoot {
+        /// The type that it is of.
+        machine_type: String,
+    },
+    /// The machine has a TPM, and there is no program to emulate it.
+    #[error("swtpm, which emulates the machine's TPM, is not installed; remedy: sudo apt-get install swtpm")]
+    TpmMissing,
+    /// The TPM has ended before the machine.
+    #[error("swtpm ended with {status}; its last words: {}; it was: {command_line}", last_words(.stderr))]
+    TpmEnded {
+        /// The exit status, or the signal.
+        status: ExitStatus,
+        /// The end of what it wrote on stderr.
+        stderr: String,
+        /// Program and arguments, as a shell would take them.
+        command_line: String,
+    },
     /// The environment asks for an accelerator that there is not.
     #[error("ALPY_ACCEL={value:?} is no accelerator; it is kvm or tcg, or not set for a choice by proof")]
     UnknownAccelerator {

@@ -35,9 +35,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - [`Machine`]: start here. What the guest finds: kernel, disks, firmware, memory, NICs' model.
+//! - [`Machine`]: start here. What the guest finds: kernel, disks, CD, firmware, TPM, memory, NICs' model.
 //! - [`Disk`], [`DiskModel`]: a disk image, and how the guest sees it. Never written unless a word says so.
-//! - [`Firmware`]: BIOS or UEFI.
+//! - [`Seed`]: what a cloud image is told at its first boot.
+//! - [`Firmware`]: BIOS, UEFI, or UEFI with secure boot.
 //! - [`Nic`], [`Backend`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
 //! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
 //! - [`Qemu`], [`Options`]: the running process.
@@ -49,7 +50,9 @@ mod content;
 mod disk;
 mod error;
 mod evidence;
+mod files;
 mod firmware;
+mod iso;
 mod machine;
 mod nic;
 mod option;
@@ -58,7 +61,9 @@ mod output;
 mod process;
 mod qemu;
 mod recipe;
+mod seed;
 mod state;
+mod tpm;
 
 pub use accelerator::Accelerator;
 pub use content::{Checksum, Identity, checksum};
@@ -70,4 +75,5 @@ pub use nic::{Backend, Nic, NicModel, nic_arguments};
 pub use options::Options;
 pub use qemu::Qemu;
 pub use recipe::{Recipe, RecipeStep, RootShell};
+pub use seed::Seed;
 pub use state::fingerprint;

@@ -2,17 +2,21 @@
 //! The machine as data, and its command line.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::accelerator::Accelerator;
-use crate::disk::Disk;
+use crate::disk::{DevicePlace, Disk};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::firmware::Firmware;
 use crate::nic::{self, Look, Nic, NicModel};
 use crate::option::OptionValue;
 use crate::recipe::Recipe;
+use crate::seed::Seed;
 use crate::state::{self, Place};
+use crate::tpm;
 
 /// What is in the box: a machine with a serial console, a source of entropy, and what the builder's words add.
 ///
@@ -31,6 +35,8 @@ pub struct Machine {
     append: Option<String>,
     disks: Vec<Disk>,
     cdrom: Option<PathBuf>,
+    seed: Option<Seed>,
+    tpm: bool,
     nic_model: NicModel,
     network_boot: bool,
     extra: Vec<OsString>,
@@ -54,6 +60,8 @@ impl Machine {
             append: None,
             disks: Vec::new(),
             cdrom: None,
+            seed: None,
+            tpm: false,
             nic_model: NicModel::VirtioNet,
             network_boot: false,
             extra: Vec::new(),
@@ -116,6 +124,9 @@ impl Machine {
     }
 
     /// One disk more. They are `disk0`, `disk1`, ... to QMP.
+    ///
+    /// A machine boots from the first one, whatever their models are, then from the [`cdrom`](Self::cdrom), then from the
+    /// [network](Self::network_boot).
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
         self
@@ -124,6 +135,19 @@ impl Machine {
     /// A CD image in a drive.
     pub fn cdrom(mut self, image: impl Into<PathBuf>) -> Self {
         self.cdrom = Some(image.into());
+        self
+    }
+
+    /// What a cloud image is told at its first boot, on a disk or CD more, `seed0`. It is part of a [saved state](Self::saved_state).
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// A TPM 2.0, emulated by the program swtpm, in version 0.7 or newer. It is new with each start, and part of a
+    /// [saved state](Self::saved_state).
+    pub fn tpm(mut self) -> Self {
+        self.tpm = true;
         self
     }
 
@@ -176,20 +200,54 @@ impl Machine {
         &self.program
     }
 
+    /// Whether all files that it is made of are there and can be used, backing files of disks too, and fit to each other.
+    ///
+    /// [`Qemu::start`](crate::Qemu::start) asks this itself. Whoever has other things to do before asks it first.
+    ///
+    /// # Errors
+    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::NoSecureBoot`], [`Error::TpmMissing`].
+    pub fn check(&self) -> Result<()> {
+        let has_smm = self.is_q35() && !self.machine_type.contains("smm=off");
+        if matches!(self.firmware, Firmware::SecureBoot { .. }) && !has_smm {
+            return Err(Error::NoSecureBoot {
+                machine_type: self.machine_type.clone(),
+            });
+        }
+        if self.tpm {
+            tpm::check()?;
+        }
+        let files = [
+            ("kernel", &self.kernel),
+            ("initrd", &self.initrd),
+            ("CD image", &self.cdrom),
+        ];
+        for (what, path) in files {
+            path.iter().try_for_each(|path| files::readable(what, path))?;
+        }
+        for file in self.firmware.files() {
+            files::readable("firmware", file)?;
+        }
+        self.disks.iter().try_for_each(files::disk)
+    }
+
     /// The arguments for this machine with these network interfaces.
     ///
     /// They say nothing of monitor and console: [`Qemu::start`](crate::Qemu::start) adds its own, and who starts a QEMU without it adds theirs, such
     /// as `-serial mon:stdio`. Where a backend is a descriptor, the arguments name its number: QEMU must inherit it under the same.
+    ///
+    /// Nor do they say anything of a [`seed`](Self::seed), which is no file: [`Seed::iso`] makes one of it, for a [`disk`](Self::disk). Nor of a
+    /// [`tpm`](Self::tpm), which is a process.
     pub fn arguments(&self, accelerator: &Accelerator, nics: &[Nic]) -> Vec<OsString> {
-        self.arguments_in(accelerator, nics, None)
+        self.arguments_in(accelerator, nics, None, Passed::default())
     }
 
-    /// The arguments for this machine where its memory is kept in a folder.
+    /// The arguments for this machine where its memory is kept in a folder, and QEMU has more under these numbers.
     pub(crate) fn arguments_in(
         &self,
         accelerator: &Accelerator,
         nics: &[Nic],
         place: Option<&Place>,
+        passed: Passed,
     ) -> Vec<OsString> {
         let mut arguments = Arguments::default();
         arguments.flag("-no-user-config");
@@ -197,14 +255,12 @@ impl Machine {
         arguments.pair("-display", "none");
         // A guest that powers off stays, stopped, until the test has looked at it; one that resets does reset.
         arguments.flag("-no-shutdown");
+        let machine_type = self.firmware.machine_type(&self.machine_type);
         match place {
-            None => arguments.pair("-machine", &self.machine_type),
+            None => arguments.pair("-machine", &machine_type),
             Some(place) => {
                 let memory = state::MEMORY_ID;
-                arguments.pair(
-                    "-machine",
-                    format!("{},memory-backend={memory}", self.machine_type),
-                );
+                arguments.pair("-machine", format!("{machine_type},memory-backend={memory}"));
                 arguments.pair("-object", place.memory(self.memory_mib));
             }
         }
@@ -225,6 +281,10 @@ impl Machine {
         if let Some(append) = &self.append {
             arguments.pair("-append", append);
         }
+        // SeaBIOS has its own order of disks, IDE before virtio, and boots from the first in it. With one disk it has nothing to choose.
+        // The index 0 is that of a kernel without a boot loader.
+        let is_ordered = self.disks.len() > 1;
+        let boot_index = |place: usize| is_ordered.then_some(place + 1);
         // First among the devices, so that a disk more or less does not move them to other PCI slots, from which guests derive
         // interface names.
         let look = Look {
@@ -232,12 +292,17 @@ impl Machine {
             network_boot: self.network_boot,
             // Whether it boots or is restored, so that the guest sees the same.
             restorable: self.recipe.is_some() || place.is_some(),
+            boot_index: boot_index(self.disks.len() + 1),
         };
         arguments.0.extend(nic::arguments(look, nics));
         for (index, disk) in self.disks.iter().enumerate() {
+            let on = DevicePlace {
+                boot_index: boot_index(index),
+                ide: self.ide_place(self.ide_before(index)).filter(|_| disk.is_ide()),
+            };
             arguments.0.extend(match place {
-                Some(Place::Restore(folder)) => disk.restored_arguments(index, folder),
-                _ => disk.arguments(index),
+                Some(Place::Restore(folder)) => disk.restored_arguments(index, folder, on),
+                _ => disk.arguments(index, on),
             });
         }
         if let Some(cdrom) = &self.cdrom {
@@ -248,7 +313,23 @@ impl Machine {
                 .set("readonly", "on")
                 .file(cdrom);
             arguments.pair("-drive", OsString::from(drive));
-            arguments.pair("-device", "ide-cd,drive=cdrom0");
+            let on = DevicePlace {
+                boot_index: boot_index(self.disks.len()),
+                ide: self.ide_place(self.ide_before(self.disks.len())),
+            };
+            let device = on.add_to(OptionValue::new("ide-cd").set("drive", "cdrom0"));
+            arguments.pair("-device", OsString::from(device));
+        }
+        if let Some((seed, descriptor)) = self.seed.as_ref().zip(passed.seed) {
+            let before = self.ide_before(self.disks.len()) + usize::from(self.cdrom.is_some());
+            let on = DevicePlace {
+                boot_index: None,
+                ide: self.ide_place(before),
+            };
+            arguments.0.extend(seed.arguments(descriptor, on));
+        }
+        if let Some(descriptor) = passed.tpm.filter(|_| self.tpm) {
+            arguments.0.extend(tpm::arguments(descriptor));
         }
         // Without entropy a guest may wait for it at boot; and two guests restored from one saved state need a sign that they
         // are two.
@@ -261,12 +342,46 @@ impl Machine {
         arguments.0
     }
 
+    /// How many IDE disks come before this one.
+    fn ide_before(&self, disk: usize) -> usize {
+        self.disks[..disk].iter().filter(|disk| disk.is_ide()).count()
+    }
+
+    /// The place of an IDE device. Alone, it is where QEMU puts it. More than one need to be told: QEMU puts two on the second bus of `pc` and
+    /// finds no place for a third, and on `q35`, where each has a bus of its own, none for a second.
+    fn ide_place(&self, nth: usize) -> Option<(usize, usize)> {
+        let all = self.ide_before(self.disks.len())
+            + usize::from(self.cdrom.is_some())
+            + usize::from(self.seed.as_ref().is_some_and(Seed::is_cdrom));
+        let place = if self.is_q35() {
+            (nth, 0)
+        } else {
+            (nth / 2, nth % 2)
+        };
+        (all > 1).then_some(place)
+    }
+
+    fn is_q35(&self) -> bool {
+        self.machine_type
+            .split(',')
+            .next()
+            .is_some_and(|name| name.contains("q35"))
+    }
+
     pub(crate) fn model_of_nics(&self) -> NicModel {
         self.nic_model
     }
 
     pub(crate) fn disks(&self) -> &[Disk] {
         &self.disks
+    }
+
+    pub(crate) fn has_tpm(&self) -> bool {
+        self.tpm
+    }
+
+    pub(crate) fn seed_of_cloud(&self) -> Option<&Seed> {
+        self.seed.as_ref()
     }
 
     /// The files that the guest is made of, without the disks and their backing files.
@@ -276,9 +391,7 @@ impl Machine {
             .flatten()
             .cloned()
             .collect();
-        if let Firmware::Uefi { code, variables } = &self.firmware {
-            files.extend([code.clone(), variables.clone()]);
-        }
+        files.extend(self.firmware.files().into_iter().cloned());
         // An argument may name a file anywhere in it: `-fw_cfg name=opt/x,file=y`.
         let words = self.extra.iter().flat_map(|argument| {
             let bytes = argument.as_encoded_bytes();
@@ -297,15 +410,18 @@ impl Machine {
             .into_iter()
             .flatten()
             .for_each(named);
-        if let Firmware::Uefi { code, variables } = &mut still.firmware {
-            [code, variables].into_iter().for_each(named);
-        }
+        still.firmware.files_mut().into_iter().for_each(named);
         still
             .disks
             .iter_mut()
             .for_each(|disk| *disk = disk.clone().at("file"));
         let nics: Vec<_> = nics.iter().map(Nic::without_backend).collect();
-        let arguments = still.arguments_in(accelerator, &nics, Some(&Place::Save("folder".into())));
+        let passed = Passed {
+            seed: Some(0),
+            tpm: Some(0),
+        };
+        let place = Place::Save("folder".into());
+        let arguments = still.arguments_in(accelerator, &nics, Some(&place), passed);
         format!("{arguments:?} {:?}", self.recipe)
     }
 
@@ -351,6 +467,13 @@ impl Default for Machine {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The numbers of descriptors that QEMU inherits for what is no file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    pub(crate) seed: Option<RawFd>,
+    pub(crate) tpm: Option<RawFd>,
 }
 
 #[derive(Default)]

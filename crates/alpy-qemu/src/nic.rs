@@ -14,6 +14,9 @@ use crate::option::OptionValue;
 ///
 /// The first one of a machine is the device `nic0` on the network backend `link0`, the next `nic1` on `link1`, and so on:
 /// the names for QMP's `set_link` and its like.
+///
+/// A PCI bus has 32 places. So the first 24 interfaces of a machine are on its first bus, and each 31 more behind a PCI bridge, in the order of
+/// PCI addresses too, in which guests count them.
 #[derive(Debug)]
 #[must_use]
 pub struct Nic {
@@ -150,8 +153,15 @@ impl Nic {
         if let Some(mac) = self.mac_text() {
             device = device.set("mac", mac);
         }
+        if let Some((bridge, slot)) = behind_bridge(index) {
+            device = device
+                .set("bus", bridge_id(bridge))
+                .set("addr", format!("{slot:#x}"));
+        }
         if !look.network_boot {
             device = device.set("romfile", "");
+        } else if let Some(first) = look.boot_index {
+            device = device.set("bootindex", (first + index).to_string());
         }
         // A guest that could announce where it has moved to would do so when it is restored. QEMU cannot be told to leave that:
         // with `announce-rounds` 0, 7.2 frees the timer that it uses when the guest resets the device.
@@ -222,6 +232,7 @@ pub fn nic_arguments(model: NicModel, nics: &[Nic]) -> Vec<OsString> {
         model,
         network_boot: false,
         restorable: false,
+        boot_index: None,
     };
     arguments(look, nics)
 }
@@ -233,11 +244,40 @@ pub(crate) struct Look {
     pub(crate) network_boot: bool,
     /// The machine may go on in another process.
     pub(crate) restorable: bool,
+    /// The place in the boot order of the first one with a boot ROM, if the machine has such an order.
+    pub(crate) boot_index: Option<usize>,
 }
 
 pub(crate) fn arguments(look: Look, nics: &[Nic]) -> Vec<OsString> {
-    nics.iter()
-        .enumerate()
-        .flat_map(|(index, nic)| nic.arguments(index, look))
-        .collect()
+    let of = |(index, nic): (usize, &Nic)| {
+        let mut arguments = Vec::new();
+        if let Some((bridge, 1)) = behind_bridge(index) {
+            let device = OptionValue::new("pci-bridge")
+                .set("id", bridge_id(bridge))
+                // What tells one from another to a guest that looks for a bridge's slots in a box (PCI-to-PCI bridge specification, 13).
+                .set("chassis_nr", bridge.to_string());
+            arguments.extend(["-device".into(), device.into()]);
+        }
+        arguments.extend(nic.arguments(index, look));
+        arguments
+    };
+    nics.iter().enumerate().flat_map(of).collect()
+}
+
+/// How many network interfaces are on a machine's first bus. That leaves 6 places there on the machine type `pc`: for bridges, disks, and what
+/// else a machine has.
+const ON_FIRST_BUS: usize = 24;
+
+/// The slots behind a bridge: all but the first, which is the bridge's own where it has a hot-plug controller.
+const BEHIND_BRIDGE: usize = 31;
+
+/// The bridge, from 1, and the slot behind it of a network interface that is not on the first bus. It depends on nothing but the interface's
+/// number, so that one more or less does not move the others.
+fn behind_bridge(index: usize) -> Option<(usize, usize)> {
+    let index = index.checked_sub(ON_FIRST_BUS)?;
+    Some((index / BEHIND_BRIDGE + 1, index % BEHIND_BRIDGE + 1))
+}
+
+fn bridge_id(bridge: usize) -> String {
+    format!("bridge{bridge}")
 }

@@ -22,11 +22,13 @@ use tokio::time::timeout;
 use crate::accelerator::Accelerator;
 use crate::error::{Error, Result};
 use crate::evidence;
-use crate::machine::Machine;
+use crate::machine::{Machine, Passed};
 use crate::nic::{Nic, NicModel};
 use crate::options::Options;
 use crate::process::{Launch, Process};
+use crate::seed::Seed;
 use crate::state::{self, Place};
+use crate::tpm::Tpm;
 
 /// A running QEMU.
 ///
@@ -36,6 +38,7 @@ pub struct Qemu {
     qmp: Client,
     console: Option<UnixStream>,
     process: Process,
+    tpm: Option<Tpm>,
     accelerator: Accelerator,
     nic_model: NicModel,
     nics: Mutex<Nics>,
@@ -85,8 +88,10 @@ impl Qemu {
     ///
     /// # Errors
     /// [`Error::ProgramMissing`], [`Error::Spawn`]. [`Error::Exited`] if QEMU does not like the machine, with what it says.
-    /// [`Error::Qmp`] if it does not greet in time. [`Error::Evidence`]. As [`Accelerator::detect`].
+    /// [`Error::Qmp`] if it does not greet in time. [`Error::Evidence`]. As [`Machine::check`] and
+    /// [`Accelerator::detect`].
     pub async fn start(machine: &Machine, nics: Vec<Nic>, options: Options) -> Result<Self> {
+        machine.check()?;
         if options.place.is_some() {
             machine.check_savable()?;
         }
@@ -116,9 +121,26 @@ impl Qemu {
         ]
         .map(Into::into)
         .to_vec();
-        arguments.extend(machine.arguments_in(&accelerator, &nics, options.place.as_ref()));
+        let (tpm, tpm_far) = if machine.has_tpm() {
+            let (tpm, far) = Tpm::start().await?;
+            (Some(tpm), Some(far))
+        } else {
+            (None, None)
+        };
+        let seed = machine.seed_of_cloud().map(Seed::open).transpose()?;
+        arguments.extend(machine.arguments_in(
+            &accelerator,
+            &nics,
+            options.place.as_ref(),
+            Passed {
+                seed: seed.as_ref().map(AsRawFd::as_raw_fd),
+                tpm: tpm_far.as_ref().map(AsRawFd::as_raw_fd),
+            },
+        ));
         let mut descriptors: Vec<_> = nics.into_iter().filter_map(Nic::into_descriptor).collect();
         descriptors.extend([qmp_far, console_far]);
+        descriptors.extend(seed.map(OwnedFd::from));
+        descriptors.extend(tpm_far);
 
         let mut qmp_options = alpy_qmp::Options::new()
             .greeting_timeout(options.start_timeout)
@@ -136,12 +158,22 @@ impl Qemu {
         .await?;
         let qmp = match qmp_options.attach(qmp).await {
             Ok(client) => client,
-            Err(error) => return Err(explain(&process, "at its start", error).await),
+            Err(error) => {
+                let error = explain(&process, "at its start", error).await;
+                // What QEMU does not like may be that it has no TPM any more.
+                let ended = async {
+                    timeout(Duration::from_secs(2), tpm.as_ref()?.ended())
+                        .await
+                        .ok()?
+                };
+                return Err(ended.await.unwrap_or(error));
+            }
         };
         Ok(Self {
             qmp,
             console: Some(console),
             process,
+            tpm,
             accelerator,
             nic_model: machine.model_of_nics(),
             nics: Mutex::new(Nics { count, captures }),
@@ -173,6 +205,11 @@ impl Qemu {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The process id of the [TPM](Machine::tpm).
+    pub fn tpm_pid(&self) -> Option<u32> {
+        self.tpm.as_ref().map(Tpm::pid)
     }
 
     /// Program and arguments, as a shell would take them.
@@ -399,16 +436,25 @@ impl Qemu {
         self.process.kill();
     }
 
-    /// Waits for an end that nobody has asked for: one that comes before [`quit`](Self::quit) and [`kill`](Self::kill), and is
+    /// Waits for an end of QEMU or of its TPM that nobody has asked for: one that comes before [`quit`](Self::quit) and [`kill`](Self::kill), and is
     /// no success either, as that of a QEMU that was told `quit` over QMP is. It is for ever if there is none.
     ///
     /// Cancel safe.
     pub async fn unexpected_end(&self) -> Error {
-        let status = self.process.wait().await;
-        if status.success() || self.told_to_end.load(Ordering::Relaxed) {
+        let qemu = async {
+            let status = self.process.wait().await;
+            (!status.success()).then(|| self.process.exited("unexpectedly", status))
+        };
+        let tpm = async { self.tpm.as_ref()?.ended().await };
+        let error = tokio::select! {
+            Some(error) = qemu => error,
+            Some(error) = tpm => error,
+            else => return std::future::pending().await,
+        };
+        if self.told_to_end.load(Ordering::Relaxed) {
             return std::future::pending().await;
         }
-        self.process.exited("unexpectedly", status)
+        error
     }
 
     /// Whether the process is stopped by a signal, such as SIGSTOP, and so answers nobody (proc(5), `/proc/<pid>/stat`).

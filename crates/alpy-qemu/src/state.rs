@@ -270,13 +270,14 @@ async fn ended(
 ///
 /// # Errors
 /// [`Error::ProgramMissing`]. [`Error::NotSavable`] for a disk that can be written to or whose format is not known well enough.
-/// [`Error::File`].
+/// [`Error::File`]. As [`Machine::check`].
 pub fn fingerprint(
     machine: &Machine,
     nics: &[Nic],
     accelerator: &Accelerator,
     memory: &Path,
 ) -> Result<String> {
+    machine.check()?;
     machine.check_savable()?;
     let program = process::find(machine.program_path()).ok_or_else(|| Error::ProgramMissing {
         program: machine.program_path().to_owned(),
@@ -298,6 +299,9 @@ pub fn fingerprint(
     if let Some(shell) = machine.recipe().and_then(Recipe::shell) {
         let _ = writeln!(text, "shell {}", Checksum::of(shell.install_line().as_bytes()));
     }
+    if let Some(seed) = machine.seed_of_cloud() {
+        let _ = writeln!(text, "seed {}", Checksum::of(&seed.iso()));
+    }
     for file in machine.files() {
         let _ = writeln!(text, "file {}", contents.of(&file)?);
     }
@@ -317,7 +321,7 @@ pub fn fingerprint(
 }
 
 /// The file that a disk image is an overlay on.
-fn backing_file(image: &Path, format: Option<&str>) -> Result<Option<PathBuf>> {
+pub(crate) fn backing_file(image: &Path, format: Option<&str>) -> Result<Option<PathBuf>> {
     let not_savable = |what: String| Error::NotSavable { what };
     match format {
         Some("raw") => return Ok(None),

@@ -90,9 +90,9 @@ fn protects_the_disk_unless_a_word_says_otherwise() {
     assert_eq!(
         values(&arguments, "-device")[..3],
         [
-            "virtio-blk-pci,drive=disk0",
-            "ide-hd,drive=disk1",
-            "ide-cd,drive=cdrom0"
+            "virtio-blk-pci,drive=disk0,bootindex=1",
+            "ide-hd,drive=disk1,bus=ide.0,unit=0,bootindex=2",
+            "ide-cd,drive=cdrom0,bus=ide.0,unit=1,bootindex=3"
         ]
     );
 }
@@ -110,6 +110,21 @@ fn gives_uefi_a_copy_of_its_variables() {
             "if=pflash,unit=1,format=raw,file=/fw/vars.fd,snapshot=on",
         ]
     );
+}
+
+#[test]
+fn secure_boot_has_its_variables_behind_smm() {
+    let machine = Machine::new().machine_type("q35").firmware(Firmware::SecureBoot {
+        code: "/fw/code.fd".into(),
+        variables: "/fw/vars.fd".into(),
+    });
+    let arguments = text(&machine, &[]);
+    assert_eq!(values(&arguments, "-machine"), ["q35,smm=on"]);
+    assert_eq!(
+        values(&arguments, "-global"),
+        ["driver=cfi.pflash01,property=secure,value=on"]
+    );
+    assert_eq!(values(&arguments, "-drive").len(), 2);
 }
 
 #[test]
@@ -155,6 +170,24 @@ fn gives_boot_roms_only_to_who_boots_from_the_network() {
         values(&arguments, "-device")[0],
         "virtio-net-pci,id=nic0,netdev=link0"
     );
+}
+
+#[test]
+fn bridges_take_the_network_interfaces_for_which_the_first_bus_has_no_place() {
+    let nics = |count| -> Vec<_> { (0..count).map(|_| Nic::new(Backend::Nowhere)).collect() };
+    let devices = |count| values(&text(&Machine::new(), &nics(count)), "-device");
+    assert!(!devices(24).join(" ").contains("bridge"));
+    let many = devices(24 + 31 + 1);
+    // One interface more does not move the others.
+    assert_eq!(many[..24], devices(24)[..24]);
+    assert_eq!(many[24], "pci-bridge,id=bridge1,chassis_nr=1");
+    assert_eq!(
+        many[25],
+        "virtio-net-pci,id=nic24,netdev=link24,bus=bridge1,addr=0x1,romfile="
+    );
+    assert!(many[55].contains("bus=bridge1,addr=0x1f"), "{}", many[55]);
+    assert_eq!(many[56], "pci-bridge,id=bridge2,chassis_nr=2");
+    assert!(many[57].contains("bus=bridge2,addr=0x1,"), "{}", many[57]);
 }
 
 #[test]

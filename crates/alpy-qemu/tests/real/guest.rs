@@ -39,6 +39,35 @@ pub(crate) fn disk(folder: &Path) -> PathBuf {
     path
 }
 
+/// Says its name, and the name on the first sector of the second disk (INT 13h, drive 0x81), or `none`; and powers off.
+#[rustfmt::skip]
+const NAMES: &[u8] = &[
+    0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0xfc, // at 0x7c00: ax = ds = es = 0; cld
+    0xbe, 0x40, 0x7c, 0xe8, 0x23, 0x00, // mov si, name; call print
+    0xbb, 0x00, 0x7e, 0xba, 0x81, 0x00, // mov bx, 0x7e00; mov dx, 0x81 (head 0, drive)
+    0xb9, 0x01, 0x00, 0xb8, 0x01, 0x02, // mov cx, 1 (sector); mov ax, 0x201 (read one)
+    0xcd, 0x13,                         // int 0x13
+    0xbe, 0x40, 0x7e, 0x73, 0x03,       // mov si, 0x7e40 (its name); jnc there
+    0xbe, 0x60, 0x7c,                   // mov si, none
+    0xe8, 0x0a, 0x00,                   // there: call print
+    0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, // mov dx, 0x604 (PM1 control); mov ax, 0x2000 (soft off)
+    0xef, 0xf4, 0xeb, 0xfd,             // out dx, ax; halt: hlt; jmp halt
+    0xba, 0xf8, 0x03,                   // print: mov dx, 0x3f8
+    0xac, 0x84, 0xc0, 0x74, 0x03,       // next: lodsb; test al, al; jz done
+    0xee, 0xeb, 0xf8, 0xc3,             // out dx, al; jmp next; done: ret
+];
+
+/// A boot sector with that guest of this name.
+pub(crate) fn named_sector(name: &str) -> [u8; 512] {
+    let mut sector = [0; 512];
+    sector[..NAMES.len()].copy_from_slice(NAMES);
+    let line = format!("{name}\r\n");
+    sector[0x40..0x40 + line.len()].copy_from_slice(line.as_bytes());
+    sector[0x60..0x66].copy_from_slice(b"none\r\n");
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
 /// A machine without anything to boot from: it runs until somebody ends it.
 pub(crate) fn idle() -> Machine {
     Machine::new().memory_mib(32)

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::guest::{self, LONG};
 
 /// Runs the guest from start to end, and gives what it said.
-async fn whole_life(machine: &Machine) -> String {
+pub(crate) async fn whole_life(machine: &Machine) -> String {
     let mut qemu = Qemu::start(machine, Vec::new(), guest::tcg()).await.unwrap();
     let mut console = qemu.take_console().unwrap();
     assert!(qemu.take_console().is_none());

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use alpy_qemu::{Backend, Error, Nic, Qemu};
+use alpy_qemu::{Backend, Error, Nic, NicModel, Qemu};
 use alpy_qmp::commands::HumanMonitorCommand;
+use serde_json::{Value, json};
 
 use alpy_need::need;
 
@@ -87,4 +88,63 @@ async fn a_socket_is_a_cable_to_another_machine() {
     // Behind the record's head, with its time, is the frame.
     let length = u32::from_ne_bytes(sent[8..12].try_into().unwrap()) as usize;
     assert_eq!(sent[8..16 + length], received[8..16 + length]);
+}
+
+/// The network interfaces by their PCI address, in order, once the firmware has numbered the buses.
+async fn by_address(qemu: &Qemu) -> Vec<String> {
+    fn collect(bus: &Value, nics: &mut Vec<(u64, u64, String)>) {
+        for device in bus["devices"].as_array().into_iter().flatten() {
+            let (number, slot) = (&device["bus"], &device["slot"]);
+            let id = device["qdev_id"].as_str().unwrap_or_default();
+            if id.starts_with("nic") {
+                nics.push((number.as_u64().unwrap(), slot.as_u64().unwrap(), id.to_owned()));
+            }
+            collect(&device["pci_bridge"], nics);
+        }
+    }
+    let buses = qemu.qmp().execute_raw("query-pci", json!(null)).await.unwrap();
+    let mut nics = Vec::new();
+    for bus in buses.as_array().unwrap() {
+        collect(bus, &mut nics);
+    }
+    nics.sort();
+    nics.into_iter().map(|(.., id)| id).collect()
+}
+
+#[tokio::test]
+async fn sixty_are_in_order_behind_bridges() {
+    need!(qemu);
+    let mac = |index: usize| [0x52, 0x54, 0, 0, 0, u8::try_from(index).unwrap()];
+    for (machine_type, model) in [("pc", NicModel::VirtioNet), ("q35", NicModel::E1000)] {
+        let machine = guest::idle().machine_type(machine_type).nic_model(model);
+        let nics = (0..60)
+            .map(|index| Nic::new(Backend::Nowhere).mac(mac(index)))
+            .collect();
+        let qemu = Qemu::start(&machine, nics, guest::tcg()).await.unwrap();
+        let network = network(&qemu).await;
+        for index in 0..60 {
+            let line = format!("nic{index}: index=0,type=nic");
+            let address = format!("macaddr=52:54:00:00:00:{index:02x}");
+            let found = network
+                .lines()
+                .any(|text| text.contains(&line) && text.contains(&address));
+            assert!(found, "{line} {address} in {network}");
+        }
+        qemu.start_cpu().await.unwrap();
+        // Without the firmware's numbers, those behind a bridge are on the bus 0 as well.
+        let expected: Vec<_> = (0..60).map(|index| format!("nic{index}")).collect();
+        let begin = std::time::Instant::now();
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+        let mut found = by_address(&qemu).await;
+        while found != expected {
+            assert!(begin.elapsed() < LONG, "{machine_type}: {found:?}");
+            tick.tick().await;
+            found = by_address(&qemu).await;
+        }
+        // One more finds a place, where the machine type has one.
+        if machine_type == "pc" {
+            assert_eq!(qemu.plug_nic(Nic::new(Backend::Nowhere)).await.unwrap(), 60);
+        }
+        qemu.quit(LONG).await.unwrap();
+    }
 }

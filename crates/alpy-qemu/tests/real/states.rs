@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A machine that is saved and restored.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use alpy_need::need;
-use alpy_qemu::{Accelerator, Backend, Disk, Error, Machine, Nic, Qemu, Recipe, fingerprint};
+use alpy_qemu::{Accelerator, Backend, Disk, Error, Machine, Nic, Qemu, Recipe, Seed, fingerprint};
 use alpy_qmp::commands::{HumanMonitorCommand, QueryStatus};
 use tokio::io::AsyncReadExt;
 
@@ -144,7 +145,7 @@ async fn a_state_of_another_machine_does_not_load() {
 
 #[test]
 fn everything_that_shapes_the_guest_is_in_the_fingerprint() {
-    need!(qemu);
+    need!(qemu, swtpm);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = folder.path().join(name);
@@ -180,6 +181,10 @@ fn everything_that_shapes_the_guest_is_in_the_fingerprint() {
         of(&machine().cpus(2), &[[2; 6]]),
         of(&machine().append("debug"), &[[2; 6]]),
         of(&machine().kernel(&initrd), &[[2; 6]]),
+        of(&machine().tpm(), &[[2; 6]]),
+        of(&machine().seed(Seed::new("a")), &[[2; 6]]),
+        of(&machine().seed(Seed::new("b")), &[[2; 6]]),
+        of(&machine().seed(Seed::new("b").cdrom()), &[[2; 6]]),
         of(&machine().program(&wrapper), &[[2; 6]]),
         of(&machine().disk(Disk::new(&disk)), &[[2; 6]]),
         of(
@@ -194,6 +199,7 @@ fn everything_that_shapes_the_guest_is_in_the_fingerprint() {
     for (index, other) in others.iter().enumerate() {
         assert_ne!(*other, first, "{index}");
     }
+    assert_eq!(HashSet::from(others.clone()).len(), others.len());
     // The content counts, and the place does not.
     let copy = folder.path().join("copy");
     fs::copy(&kernel, &copy).unwrap();

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Whether the files of a machine are there, and may be used: a clear error before QEMU starts instead of QEMU's own.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::state;
+
+/// How many overlays may be on an image. A chain that is longer is a circle.
+const CHAIN: usize = 100;
+
+/// A file that is read.
+pub(crate) fn readable(what: &str, path: &Path) -> Result<()> {
+    usable(what, path, false)
+}
+
+/// A disk's image, and the images that it is an overlay on.
+pub(crate) fn disk(disk: &Disk) -> Result<()> {
+    usable("disk image", disk.path(), disk.is_persistent())?;
+    let (mut image, mut format) = (disk.path().to_owned(), disk.format_name());
+    for _ in 0..CHAIN {
+        // What is not understood here, QEMU may understand.
+        let Ok(Some(backing)) = state::backing_file(&image, format) else {
+            break;
+        };
+        let what = format!("backing file of the disk image {}", image.display());
+        usable(&what, &backing, false)?;
+        (image, format) = (backing, None);
+    }
+    Ok(())
+}
+
+fn usable(what: &str, path: &Path, write: bool) -> Result<()> {
+    let opened = File::options()
+        .read(true)
+        .write(write)
+        // A pipe is not waited for.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .and_then(|file| file.metadata());
+    // The folder that a relative path begins in is what the reader does not know.
+    let full = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let source = match opened {
+        Ok(file) if file.is_dir() => io::ErrorKind::IsADirectory.into(),
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::ImageMissing {
+                what: what.to_owned(),
+                path: full(),
+            });
+        }
+        Err(error) => error,
+    };
+    Err(Error::ImageUnusable {
+        what: what.to_owned(),
+        path: full(),
+        mode: if write { "written to" } else { "read" },
+        source,
+    })
+}
