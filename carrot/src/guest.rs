@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use alpy::console::{Console, RemoteShell};
+use alpy::console::{Console, Guest, RemoteShell};
 use alpy::qmp::Event;
 use alpy::{Dut, step};
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 /// How long the system may take from the CPU's start to the login prompt. A busy machine without KVM takes its time.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -18,6 +18,14 @@ const SABOTAGE: &str = "RABBIT_SABOTAGE";
 
 const STEP_LIMIT: Duration = Duration::from_secs(20);
 
+/// The rabbit: root logs in without a password.
+fn guest() -> Guest {
+    Guest::busybox()
+        .ready("rabbit login: ")
+        .boot_limit(BOOT_LIMIT)
+        .limit(STEP_LIMIT)
+}
+
 /// The shell of root, who has no password: the one in which the machine's recipe ends, else after the login prompt. Of a testbed, it is
 /// that of the first machine; for others give [`bed.dut(1)`](alpy::Testbed::dut).
 ///
@@ -27,39 +35,13 @@ pub async fn login(machine: &impl AsRef<Dut>) -> Result<RemoteShell> {
     let machine = machine.as_ref();
     let console = machine.console();
     if machine.recipe().is_some() {
-        let attach = async {
-            // Its prompt is read already.
-            console.send_line("").await?;
-            attach(console).await
-        };
-        return step!("Attach to the shell", attach).await;
+        return Ok(step!("Attach to the shell", guest().attach(console)).await?);
     }
     boot_and_login(console).await
 }
 
 async fn boot_and_login(console: &Console) -> Result<RemoteShell> {
-    step!("Wait for the system to boot", boot(console)).await?;
-    let login = async {
-        console.send_line("root").await?;
-        attach(console).await
-    };
-    step!("Login to the system", login).await
-}
-
-async fn attach(console: &Console) -> Result<RemoteShell> {
-    let shell = RemoteShell::builder(console.clone(), rabbit::PROMPT);
-    Ok(shell.deadline(STEP_LIMIT).quiet_kernel().attach().await?)
-}
-
-async fn boot(console: &Console) -> Result<()> {
-    let seen = console
-        .expect_any(["rabbit login: ", rabbit::PANIC], BOOT_LIMIT)
-        .await?;
-    if seen.index == 1 {
-        let why = console.read_line(STEP_LIMIT).await?;
-        bail!("the guest's kernel has given up: {}{why}", rabbit::PANIC);
-    }
-    Ok(())
+    Ok(step!("Wait for the system to boot and log in", guest().log_in(console)).await?)
 }
 
 /// Types a script in and runs it.
@@ -100,8 +82,8 @@ pub async fn reboot(machine: &impl AsRef<Dut>, shell: RemoteShell) -> Result<Rem
 }
 
 /// Shuts the system down and waits until the machine is off.
-pub async fn poweroff(machine: &impl AsRef<Dut>, shell: RemoteShell) -> Result<()> {
-    step!("Initiate system shutdown", shell.console().send_line("poweroff")).await?;
+pub async fn poweroff(machine: &impl AsRef<Dut>, mut shell: RemoteShell) -> Result<()> {
+    step!("Initiate system shutdown", guest().power_off(&mut shell)).await?;
     machine.as_ref().wait_powered_down(POWEROFF_LIMIT).await?;
     Ok(())
 }

@@ -38,7 +38,7 @@ async fn a_kernel_that_panics_is_an_error_at_once() {
     let text = failure.to_string();
     println!("{text}");
     for part in [
-        "the guest's kernel has given up: Kernel panic - not syncing",
+        "the guest has given up: Kernel panic - not syncing",
         "step: Wait for the system to boot",
         "last lines of the console",
     ] {

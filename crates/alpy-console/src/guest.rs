@@ -66,7 +66,7 @@ impl Guest {
                 "Login incorrect",
                 "incorrect password",
                 "Authentication failure",
-                "Permission denied",
+                "su: Permission denied",
                 "Sorry, try again",
                 "not in the sudoers file",
             ]),

@@ -76,7 +76,7 @@ pub(super) async fn become_root(guest: &Guest, console: &Console) -> Result<(), 
 /// Attaches to the shell that listens now.
 pub(super) async fn attach(guest: &Guest, console: &Console) -> Result<RemoteShell, Error> {
     let entry = Entry {
-        what: "the shell".to_owned(),
+        what: "setting its prompt".to_owned(),
         line: "",
         again: None,
         password: None,

@@ -115,6 +115,13 @@ async fn says_that_a_password_is_wanted() {
 }
 
 #[tokio::test]
+async fn types_nothing_where_a_password_is_wanted() {
+    let scene = scene("printf 'rabbit login: '; read name; stty -echo; printf 'Password: '; cat >/dev/null");
+    let error = guest().log_in(&scene.console).await.unwrap_err();
+    assert!(error.to_string().contains("the guest was given none"), "{error}");
+}
+
+#[tokio::test]
 async fn does_not_take_a_message_of_the_day_for_a_question() {
     let motd = "echo 'The default password: rabbit'; printf 'password: none'; sleep 1; echo ''";
     let scene = scene(&format!("login root ''; {motd}; {BASH}"));
@@ -142,6 +149,14 @@ async fn attaches_while_the_kernel_prints() {
     // The last message may come after that.
     shell.command("sleep 0.1").ignore_status().run().await.ok();
     works(&mut shell).await;
+}
+
+#[tokio::test]
+async fn attaches_once_more_where_that_was_spoiled() {
+    let spoiled =
+        r#"for i in 1 2; do IFS= read -r line; eval "$line"; printf '%s' "$PS1"; done; cat >/dev/null"#;
+    let scene = scene(&format!("login root ''; trap \"{BASH}\" INT; {spoiled}"));
+    log_in(&guest().limit(Duration::from_secs(6)), &scene).await;
 }
 
 #[tokio::test]
