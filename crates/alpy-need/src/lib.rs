@@ -13,6 +13,8 @@
 //! ```
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,15 @@ pub fn skip(what: &str, reason: &str) {
 
 /// What a check answers: nothing, or why this machine lacks the thing.
 pub type Check = Result<(), String>;
+
+/// That root runs the test.
+pub fn root() -> Check {
+    let user = fs::metadata("/proc/self").map(|process| process.uid());
+    match user {
+        Ok(0) => Ok(()),
+        _ => Err("somebody else runs it; remedy: sudo".to_owned()),
+    }
+}
 
 /// A QEMU that emulates x86-64.
 pub fn qemu() -> Check {
