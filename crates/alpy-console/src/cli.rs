@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use crate::escape::last_lines;
 use crate::guest::login::{Deadline, arrived, gave_up};
 use crate::guest::needle::{last, needle, plain};
-use crate::shell::OUTPUT_LINES;
+use crate::shell::checked;
 use crate::{Console, Error, Output, ReadUntil};
 
 /// The console has said all for now if it is silent for so long.
@@ -178,14 +177,7 @@ impl CliSession {
     /// is no number; [`Error::Timeout`] after the limit, and as [`Cli::open`].
     pub async fn run(&mut self, command: &str) -> Result<Output, Error> {
         let output = self.run_ignoring_status(command).await?;
-        match output.code {
-            0 => Ok(output),
-            code => Err(Error::Command {
-                command: command.to_owned(),
-                code,
-                output: last_lines(&output.bytes, OUTPUT_LINES),
-            }),
-        }
+        checked(command, output)
     }
 
     /// The same, and takes a complaint or a status for an answer and not for an error.

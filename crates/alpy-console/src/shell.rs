@@ -329,7 +329,7 @@ impl Command<'_> {
     }
 }
 
-fn checked(command: &str, output: Output) -> Result<Output, Error> {
+pub(crate) fn checked(command: &str, output: Output) -> Result<Output, Error> {
     match output.code {
         0 => Ok(output),
         code => Err(Error::Command {

@@ -251,9 +251,11 @@ impl Recorded {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The place of a container that is about to start; one of too many has none there.
     fn begin(&self, name: &str, image: &str) -> usize {
         let mut all = self.lock();
-        if all.len() < RECORDED {
+        let place = all.len();
+        if place < RECORDED {
             let container = report::Container {
                 name: name.to_owned(),
                 image: image.to_owned(),
@@ -261,9 +263,9 @@ impl Recorded {
                 ..report::Container::default()
             };
             all.push((container, [0, 0]));
-            return all.len() - 1;
+            return place;
         }
-        usize::MAX
+        RECORDED
     }
 
     fn output(&self, place: usize, stream: Stream, length: usize) {

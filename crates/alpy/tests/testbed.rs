@@ -238,6 +238,10 @@ async fn a_link_without_a_capture_carries_frames_and_has_none() {
         !text.contains("not complete") && !text.contains("links.pcapng"),
         "{text}"
     );
+    // The clock that was learnt is that of the link which has a capture.
+    let (run, _) = report_in(failure.evidence().unwrap());
+    let clocks = [0, 1].map(|link: usize| run["links"][link]["clock_ahead"].is_number());
+    assert_eq!(clocks, [false, true], "{run}");
 }
 
 #[tokio::test]

@@ -80,23 +80,6 @@ fn is_unseen(character: char) -> bool {
         || (u32::from(character) & 0xfffe) == 0xfffe
 }
 
-/// Bytes as the text of RFC 4648, for a `data:` URI.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0, |word, byte| word << 8 | usize::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            text.push(match digit <= chunk.len() {
-                true => char::from(DIGITS[word >> (18 - 6 * digit) & 63]),
-                false => '=',
-            });
-        }
-    }
-    text
-}
-
 /// A number of bytes for people.
 pub(super) fn bytes(count: u64) -> String {
     match count {
@@ -156,22 +139,5 @@ mod tests {
         assert!(shown.len() < 2 * LINE + 50, "{}", shown.len());
         assert!(shown.ends_with("ü (999600 characters more)"), "{shown}");
         assert_eq!(line("short").to_string(), "short");
-    }
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        // RFC 4648, 10.
-        for (bytes, digits) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), digits);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
     }
 }

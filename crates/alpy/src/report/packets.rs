@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use alpy_netns::{IpPrefix, MacAddr};
 use alpy_pcap::{Capture, Conversation, Frame, Packet, Reader};
 
 use super::record::{End, Link, Record};
@@ -117,13 +118,16 @@ impl Owners {
         let mut seen: HashMap<[u8; 6], BTreeSet<usize>> = HashMap::new();
         for (index, link) in record.links.iter().enumerate() {
             for end in &link.ends {
-                if let Some(mac) = end.mac.as_deref().and_then(parse_mac) {
+                if let Some(mac) = mac_of(end) {
                     owners.insert(mac, end.clone());
                 }
             }
             let node = link.ends.first().filter(|end| end.node.is_some());
             let addresses = node.map_or(&[][..], |node| &node.addresses);
-            let own: Vec<IpAddr> = addresses.iter().filter_map(|text| address(text)).collect();
+            let own: Vec<IpAddr> = addresses
+                .iter()
+                .filter_map(|text| Some(text.parse::<IpPrefix>().ok()?.address()))
+                .collect();
             let Ok(mut reader) = Reader::open(dir.join(&link.capture)) else {
                 continue;
             };
@@ -175,7 +179,7 @@ impl Owners {
         let is = |end: &End| end.node == owner.node && end.machine == owner.machine;
         let at = link.ends.iter().position(is);
         // Of two NICs of one machine at one cable, only the address tells which it is.
-        let same = |end: &End| end.mac.as_deref().and_then(parse_mac) == Some(source);
+        let same = |end: &End| mac_of(end) == Some(source);
         let exact = link.ends.iter().position(same);
         exact.or(at).or_else(|| {
             // Passed on: by the machine, if there is a node here.
@@ -185,6 +189,11 @@ impl Owners {
                 .then_some(1)
         })
     }
+}
+
+fn mac_of(end: &End) -> Option<[u8; 6]> {
+    let mac: MacAddr = end.mac.as_deref()?.parse().ok()?;
+    Some(mac.octets())
 }
 
 /// Reads a capture, for as long as there is time.
@@ -314,9 +323,9 @@ fn read(
         all.truncate(CONVERSATIONS);
         summary.conversations = all;
     } else {
-        summary
-            .notes
-            .push("There are too many frames to say who spoke with whom.".to_owned());
+        summary.notes.push(
+            "There are too many frames, or there was too little time, to say who spoke with whom.".to_owned(),
+        );
     }
     Ok(())
 }
@@ -346,20 +355,6 @@ fn rates(points: &[(f64, u32)]) -> Option<Rates> {
         interval,
         rates: bits.iter().map(|bits| bits / interval).collect(),
     })
-}
-
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut bytes = [0; 6];
-    let mut parts = text.split([':', '-']);
-    for byte in &mut bytes {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(bytes)
-}
-
-/// The address in `192.168.0.1/24`.
-fn address(prefix: &str) -> Option<IpAddr> {
-    prefix.split('/').next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::html::{base64, bytes, line, text};
+use base64::prelude::{BASE64_STANDARD, Engine};
+
+use super::html::{bytes, line, text};
 use super::packets::{Owners, Rates, Rung, Summary, summary};
 use super::record::{End, FailureRecord, Link, Outcome, Record, Step, Verdict};
 use super::source::{self, Lane, Said, Started};
@@ -20,7 +22,7 @@ const READING: Duration = Duration::from_millis(1500);
 /// What one has said within this time is shown together, in seconds.
 const TOGETHER: f64 = 0.03;
 
-/// How many of the last packets are shown beside a failure, and how many lines of the clock.
+/// How many of the last packets of each link are shown beside a failure.
 const LAST_PACKETS: usize = 4;
 
 /// How many lines of a file that is shown as it is.
@@ -507,7 +509,7 @@ fn download(page: &mut String, dir: &Path, capture: &str) {
         Some(content) => writeln!(
             page,
             "<p><a class=\"download\" download=\"{name}\" href=\"data:application/vnd.tcpdump.pcap;base64,{}\">{name}</a> {}</p>",
-            base64(&content),
+            BASE64_STANDARD.encode(&content),
             bytes(length)
         ),
         None => writeln!(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use alpy_netns::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -234,7 +235,7 @@ impl Link {
         let macs = link.macs(index).unwrap_or_default();
         let mut ends: Vec<_> = link.machines().into_iter().map(End::machine).collect();
         for (end, mac) in ends.iter_mut().zip(macs) {
-            end.mac = Some(mac_text(mac));
+            end.mac = MacAddr::new(mac).ok().map(|mac| mac.to_string());
         }
         if let AnyLink::ToNode(link) = link {
             let node = End {
@@ -295,9 +296,4 @@ pub(crate) fn seconds(moment: SystemTime) -> f64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -190,16 +190,19 @@ pub(super) fn complete(dir: &Path, record: &mut Record) {
                 ..Step::default()
             });
         } else if let Some((text, end)) = said.rsplit_once("... ") {
+            let outcome = match end {
+                "done" => Outcome::Done,
+                "failed" => Outcome::Failed,
+                // It says that it goes on.
+                _ => continue,
+            };
             let is_it = |step: &usize| record.steps[*step].text == text;
             let Some(place) = open.iter().rposition(is_it) else {
                 continue;
             };
             let step = &mut record.steps[open.remove(place)];
             step.seconds = Some(record.began + at - step.began);
-            step.outcome = match end {
-                "done" => Outcome::Done,
-                _ => Outcome::Failed,
-            };
+            step.outcome = outcome;
         }
     }
     record.containers = log(dir, record)
@@ -455,6 +458,37 @@ mod tests {
             argv: "[\"httpd\"]".to_owned(),
         };
         assert_eq!(started, [server]);
+    }
+
+    #[test]
+    fn the_log_tells_the_steps_of_a_run_that_could_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |at: f64, text: &str| format!("{at:9.3}  INFO alpy::node           {text}\n");
+        let log = [
+            line(0.5, "Boot..."),
+            line(10.5, "Boot... for 10 s now"),
+            line(12.0, "Boot... done"),
+            line(12.0, "Ping..."),
+            line(13.0, "Ping... failed"),
+            line(13.0, "Wait..."),
+            line(23.0, "Wait... for 10 s now"),
+        ];
+        write(dir.path(), "debug.log", &log.concat());
+        let mut record = Record::default();
+        complete(dir.path(), &mut record);
+        let steps: Vec<_> = record
+            .steps
+            .iter()
+            .map(|step| (step.text.as_str(), step.seconds, step.outcome))
+            .collect();
+        assert_eq!(
+            steps,
+            [
+                ("Boot", Some(11.5), Outcome::Done),
+                ("Ping", Some(1.0), Outcome::Failed),
+                ("Wait", None, Outcome::UnderWay)
+            ]
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Parts {
                 .into_iter()
                 .try_for_each(|machine| check_machine(index, machine, self.machines.len()))?;
         }
-        Ok(())
+        Ok(self.machines.iter().try_for_each(Machine::check)?)
     }
 
     /// Makes it, under the labels of a run.
