@@ -8,6 +8,7 @@
 //! See [the guide](crate::guide::report).
 
 mod html;
+mod owners;
 mod packets;
 mod page;
 mod record;

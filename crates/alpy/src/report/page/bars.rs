@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Steps and containers over time.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{lines, seconds};
+use crate::report::html::{line, text};
+use crate::report::record::{Outcome, Record, Step};
+use crate::report::source::{self, Started};
+
+/// Steps, and containers, as bars.
+pub(super) fn timeline(page: &mut String, record: &Record, started: &[Started], end: f64, dir: &Path) {
+    page.push_str("<section id=\"timeline\"><h2>Steps</h2>\n<div class=\"bars\">\n");
+    axis(page, end);
+    for step in &record.steps {
+        bar_of_step(page, step, record.began, end);
+    }
+    page.push_str("</div>\n");
+    if !record.containers.is_empty() {
+        page.push_str("<h3>Containers</h3>\n<div class=\"bars\">\n");
+        axis(page, end);
+    }
+    let mut started = started.to_vec();
+    for container in &record.containers {
+        let begin = started.iter().position(|start| start.name == container.name);
+        let begin = begin.map(|place| started.remove(place));
+        let from = begin
+            .as_ref()
+            .map_or(container.asked - record.began, |begin| begin.at);
+        let to = container.ended.map_or(end, |ended| ended - record.began);
+        let file = |ending: &str| source::whole(&dir.join(format!("containers/{}.{ending}", container.name)));
+        let status = file("status");
+        let status = match status.trim() {
+            "" => "no status",
+            status => status,
+        };
+        // One that was ended with its node has done nothing wrong.
+        let class = match status {
+            "exit code 0" | "no status" => "container",
+            _ if status.contains("SIGKILL") => "container",
+            _ => "container bad",
+        };
+        let label = format!("{} — {status}", container.name);
+        bar(page, class, 0, &label, from, to, end);
+        let outputs = ["stdout", "stderr"].map(|stream| (stream, file(stream)));
+        let argv = begin.map_or_else(String::new, |begin| begin.argv);
+        if outputs.iter().all(|(_, output)| output.is_empty()) && argv.is_empty() {
+            continue;
+        }
+        let _ = write!(
+            page,
+            "<details><summary>{}</summary>",
+            line(if argv.is_empty() { "Output" } else { &argv })
+        );
+        if !container.image.is_empty() {
+            let _ = write!(page, "<p class=\"small\">Image {}</p>", text(&container.image));
+        }
+        for (stream, output) in outputs.iter().filter(|(_, output)| !output.is_empty()) {
+            let _ = write!(page, "<p class=\"small\">{stream}</p>");
+            lines(page, output);
+        }
+        page.push_str("</details>\n");
+    }
+    if !record.containers.is_empty() {
+        page.push_str("</div>\n");
+    }
+    page.push_str("</section>\n");
+}
+
+fn axis(page: &mut String, end: f64) {
+    page.push_str("<div class=\"axis\"><i></i><div>");
+    for part in 0..=4 {
+        let _ = write!(page, "<span>{:.2} s</span>", end * f64::from(part) / 4.0);
+    }
+    page.push_str("</div></div>\n");
+}
+
+fn bar_of_step(page: &mut String, step: &Step, began: f64, end: f64) {
+    let (class, mark) = match step.outcome {
+        Outcome::Done => ("done", ""),
+        Outcome::Failed => ("bad", "✗ "),
+        Outcome::UnderWay => ("open", "… "),
+    };
+    let from = step.began - began;
+    let to = step.seconds.map_or(end, |seconds| from + seconds);
+    let label = format!("{mark}{}", step.text);
+    bar(page, class, step.depth, &label, from, to, end);
+}
+
+fn bar(page: &mut String, class: &str, depth: usize, label: &str, from: f64, to: f64, end: f64) {
+    let left = (from / end * 100.0).clamp(0.0, 99.5);
+    let width = ((to - from) / end * 100.0).min(100.0 - left).max(0.3);
+    let _ = writeln!(
+        page,
+        "<div class=\"bar {class}\"><span class=\"label d{}\">{}</span><span class=\"took\">{}</span>\
+         <div class=\"track\" title=\"{from:.3} s to {to:.3} s\"><b style=\"left:{left:.2}%;width:{width:.2}%\"></b></div></div>",
+        depth.min(4),
+        line(label),
+        seconds((to - from).max(0.0))
+    );
+}

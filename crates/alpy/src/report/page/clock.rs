@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the log, the consoles, QMP and the containers have said, on one clock.
+
+use std::fmt::Write;
+
+use super::FILE_LINES;
+use crate::report::html::{line, text};
+use crate::report::record::Record;
+use crate::report::source::{Lane, Said};
+
+/// What one has said within this time is shown together, in seconds.
+const TOGETHER: f64 = 0.03;
+
+/// What all have said, side by side.
+pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
+    page.push_str(
+        "<section id=\"clock\"><h2>Output on one clock</h2>\n<p class=\"small\">Seconds since the run began.</p>\n",
+    );
+    let lanes = [
+        (Lane::Log, "log", "Log"),
+        (Lane::Console, "console", "Console"),
+        (Lane::Qmp, "qmp", "QMP"),
+        (Lane::Container, "containers", "Containers"),
+    ];
+    for (_, class, name) in lanes {
+        let _ = write!(
+            page,
+            "<label class=\"lane\"><input type=\"checkbox\" id=\"show-{class}\" checked> {name}</label> "
+        );
+    }
+    page.push_str("\n<div class=\"clock\"><div class=\"moment heads\"><time></time>");
+    for (_, class, name) in lanes {
+        let _ = write!(page, "<div class=\"{class}\">{name}</div>");
+    }
+    page.push_str("</div>\n");
+    let mut shown_end = record.left.is_none();
+    let timed: Vec<_> = said.iter().filter(|said| said.at.is_some()).collect();
+    let mut rest = &timed[..];
+    while let Some(first) = rest.first() {
+        let at = first.at.unwrap_or_default();
+        // All that was said within a moment, each by whom it was said.
+        let count = rest
+            .iter()
+            .take(60)
+            .take_while(|said| said.at.unwrap_or_default() - at < TOGETHER)
+            .count();
+        let (moment, after) = rest.split_at(count);
+        rest = after;
+        if let Some(left) = record
+            .left
+            .map(|left| left - record.began)
+            .filter(|left| !shown_end && *left <= at)
+        {
+            shown_end = true;
+            let word = match record.failure {
+                Some(_) => "The test failed here",
+                None => "The test's body ended here",
+            };
+            let _ = writeln!(page, "<div class=\"end\" id=\"end\">{left:.3} {word}</div>");
+        }
+        let _ = write!(page, "<div class=\"moment\"><time>{at:.3}</time>");
+        for (lane, class, name) in lanes {
+            // What one of several has said stays together, which is easier to read.
+            let mut here: Vec<_> = moment.iter().filter(|said| said.lane == lane).collect();
+            here.sort_by(|one, other| one.by.cmp(&other.by));
+            let Some(one) = here.first() else {
+                let _ = write!(page, "<div class=\"{class} none\"></div>");
+                continue;
+            };
+            let mut by = one.by.clone();
+            let _ = write!(page, "<div class=\"{class}\"><i>{name}</i>{}<pre>", by_whom(&by));
+            for said in here {
+                if said.by != by {
+                    by.clone_from(&said.by);
+                    let _ = write!(page, "</pre>{}<pre>", by_whom(&by));
+                }
+                let shown = line(&said.text);
+                let _ = match said.bad {
+                    true => writeln!(page, "<b class=\"bad\">{shown}</b>"),
+                    false => writeln!(page, "{shown}"),
+                };
+            }
+            page.push_str("</pre></div>");
+        }
+        page.push_str("</div>\n");
+    }
+    page.push_str("</div>\n");
+    let before: Vec<_> = said.iter().filter(|said| said.at.is_none()).collect();
+    if !before.is_empty() {
+        page.push_str(
+            "<details><summary>Console before: what a saved state was made with, or what has no time</summary><pre>",
+        );
+        for said in before.iter().take(FILE_LINES) {
+            let _ = writeln!(page, "{}", line(&said.text));
+        }
+        page.push_str("</pre></details>\n");
+    }
+    page.push_str("</section>\n");
+}
+
+fn by_whom(by: &str) -> String {
+    match by {
+        "" => String::new(),
+        by => format!("<em>{}</em>", text(by)),
+    }
+}
