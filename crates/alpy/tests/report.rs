@@ -229,8 +229,6 @@ fn a_directory_without_a_run_has_no_report() {
 mod browser {
     use std::process::{Command, Stdio};
 
-    use alpy_need::need;
-
     use super::*;
 
     /// Whether these tests can run. Where there is no browser to be had, that they cannot is no failure anywhere.
