@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::report::{self, FailureRecord};
+use crate::report::{FailureRecord, Words};
 use crate::signals::Interrupt;
 
 /// Any error of a test's body.
@@ -36,13 +36,6 @@ pub(crate) struct Report {
     pub(crate) machines: Vec<Words>,
     pub(crate) teardown: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
-}
-
-/// The last words of a machine.
-#[derive(Debug)]
-pub(crate) struct Words {
-    pub(crate) console: Vec<String>,
-    pub(crate) events: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -79,17 +72,13 @@ impl Failure {
     /// Its parts, for the report.
     pub(crate) fn record(&self) -> FailureRecord {
         let report = &self.0;
-        let words = |words: &Words| report::Words {
-            console: words.console.clone(),
-            events: words.events.clone(),
-        };
         FailureRecord {
             kind: report.cause.kind().to_owned(),
             cause: report.cause.to_string(),
             step: report.step.clone(),
             findings: report.findings.clone(),
             times: report.times.clone(),
-            machines: report.machines.iter().map(words).collect(),
+            machines: report.machines.clone(),
             teardown: report.teardown.clone(),
         }
     }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::{TEARDOWN_STEP, saved};
 use crate::error::{Error, Result};
-use crate::failure::{Words, chain};
+use crate::failure::chain;
+use crate::report::Words;
 use crate::step;
 
 /// How much of the console and of QEMU's events an error shows.
