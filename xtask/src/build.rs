@@ -70,7 +70,7 @@ fn no_run() -> Command {
     command
 }
 
-/// The executables that Cargo builds: those of the crates, then the rabbit tests, each in alphabetical order.
+/// The executables that Cargo builds: that which runs alone, those of the crates, then the rabbit tests, each in alphabetical order.
 fn tests(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Test>> {
     let mut found = Vec::new();
     let mut unreadable = Ok(());
@@ -84,7 +84,8 @@ fn tests(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Test>> {
     if !ended.status.success() {
         bail!("the tests do not build");
     }
-    found.sort_by(|a: &Test, b| (a.rabbit, &a.name).cmp(&(b.rabbit, &b.name)));
+    let place = |test: &Test| (test.rabbit, !test.is_alone(), test.name.clone());
+    found.sort_by_cached_key(place);
     unreadable.map(|()| found)
 }
 

@@ -35,6 +35,13 @@ pub struct Test {
     pub folder: PathBuf,
 }
 
+impl Test {
+    /// Whether it looks for what is left on the whole machine, so that no other one can run beside it.
+    pub fn is_alone(&self) -> bool {
+        self.name == "alpy/storm"
+    }
+}
+
 /// Environment variables besides those of xtask.
 pub type Environment = Vec<(&'static str, OsString)>;
 
@@ -99,13 +106,18 @@ pub fn jobs() -> NonZeroUsize {
         .saturating_add(1)
 }
 
-/// Runs the executables, each in the folder of its crate, as Cargo does it: rabbit tests so many at once, the others in turn, for
+/// Runs the executables, each in the folder of its crate, as Cargo does it: rabbit tests so many at once, of the others one fewer, for
 /// each of them runs tests at once itself. What a rabbit test prints goes where that of xtask goes, behind its name where several
 /// run; of others, what failed does and what was skipped.
 pub fn run(tests: &[Test], environment: &Environment, jobs: NonZeroUsize) -> Result<Vec<Outcome>> {
+    let kind = |test: &Test| (test.rabbit, test.is_alone());
     let mut outcomes = Vec::new();
-    for tests in tests.chunk_by(|one, next| one.rabbit == next.rabbit) {
-        let jobs = if tests[0].rabbit { jobs.get() } else { 1 };
+    for tests in tests.chunk_by(|one, next| kind(one) == kind(next)) {
+        let jobs = match kind(&tests[0]) {
+            (_, true) => 1,
+            (true, false) => jobs.get(),
+            (false, false) => (jobs.get() - 1).max(1),
+        };
         outcomes.extend(run_at_once(tests, environment, jobs.min(tests.len()))?);
     }
     Ok(outcomes)
