@@ -37,6 +37,22 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A testbed of another process cannot be reached, or does not do what it is asked for.
+    #[error("testbed of {}", dir.display())]
+    Control {
+        /// Its evidence directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no run in a directory.
+    #[error("no run in {}", dir.display())]
+    NoRun {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A value of a link is bad.
     #[error("link {index}")]
     Link {

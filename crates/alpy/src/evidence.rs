@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use crate::error::{Error, Result};
 
 /// The name of the file whose lock says that a directory is in use.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// How many runs of one test may be under way at once. Each has its own directory; past this there is a runaway.
 const SLOTS: usize = 1000;

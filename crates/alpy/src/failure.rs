@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) machines: Vec<Words>,
     pub(crate) teardown: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
+    /// A signal ended the hold that came behind the failure: the process is about to end by it.
+    pub(crate) interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl Report {
             machines: Vec::new(),
             teardown: Vec::new(),
             evidence: None,
+            interrupted: false,
         })
     }
 

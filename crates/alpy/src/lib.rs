@@ -31,6 +31,7 @@
 //! - [`Skeleton`]: all the nodes without a machine, for those who run QEMU in their own way.
 //! - [`step!`](crate::step!): a step of a test, in the log and in errors, and its part of the deadline.
 //! - [`Failure`]: why a test did not pass. [`Error`]: why a part of a testbed did not work.
+//! - [`runs`], [`control`]: what other processes can see of a testbed, and ask of it.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
 //! - [`report`]: the page that each run leaves, with all that may tell why it failed.
 //! - [`SavedStates`]: machines that begin a test booted and logged in.
@@ -48,6 +49,7 @@
 pub mod guide;
 
 mod cable;
+pub mod control;
 mod error;
 pub mod evidence;
 mod failure;
@@ -59,6 +61,7 @@ pub mod logging;
 mod node;
 pub mod report;
 mod run;
+pub mod runs;
 mod signals;
 mod skeleton;
 mod states;

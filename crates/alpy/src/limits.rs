@@ -40,6 +40,11 @@ impl Limits {
         self.deadline
     }
 
+    /// Waits for a signal alone. Cancel safe.
+    pub(crate) async fn interrupted(&mut self) {
+        self.interrupts.next().await;
+    }
+
     /// Drops the future when one of them is reached. Boxed, because what a test does is large.
     pub(crate) async fn hold<F: Future>(&mut self, future: Pin<Box<F>>) -> Result<F::Output, Cause> {
         tokio::select! {

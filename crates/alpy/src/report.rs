@@ -20,8 +20,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub(crate) use record::{Link as LinkRecord, Record, Verdict};
 pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, seconds, steps};
-use record::{FORMAT, Record};
+use record::FORMAT;
 
 use crate::error::{Error, Result};
 
@@ -51,7 +52,7 @@ pub fn render(dir: impl AsRef<Path>) -> Result<PathBuf> {
         dir: dir.to_owned(),
         source,
     };
-    let mut record = read(&dir.join(RECORD)).map_err(failed)?;
+    let mut record = read_record(dir).map_err(failed)?;
     if record.ended.is_none() {
         source::complete(dir, &mut record);
     }
@@ -81,10 +82,11 @@ pub(crate) fn end(dir: &Path, recorder: &Recorder) {
     }
 }
 
-fn read(path: &Path) -> io::Result<Record> {
+/// What a run has written of itself.
+pub(crate) fn read_record(dir: &Path) -> io::Result<Record> {
     use std::io::Read;
     let mut text = String::new();
-    source::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    source::open(&dir.join(RECORD))?.take(LONGEST).read_to_string(&mut text)?;
     let record: Record = serde_json::from_str(&text)?;
     match record.format {
         1..=FORMAT => Ok(record),

@@ -15,6 +15,7 @@ use alpy_docker::{Container, Engine, Stream};
 use alpy_netns::{Guardian, InterfaceName};
 use tempfile::TempDir;
 
+use crate::control::folder_name;
 use crate::error::{Error, Result};
 use crate::helper::Images;
 use crate::report;
@@ -115,11 +116,16 @@ impl Run {
         &self.id
     }
 
+    /// The folder of the run, which goes with it and which nobody else enters.
+    pub(crate) fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
     /// A container of this run: named, labelled, its output kept as `containers/<name>.stdout` and `.stderr`.
     pub(crate) fn container(&self, name: &str, image: &str) -> Result<Container> {
         let name = self.unique(name);
         let container = Container::new(image)
-            .name(format!("alpy-{}-{}-{name}", self.test, self.id))
+            .name(container_name(&self.test, &self.id, &name))
             .label(LABEL, &self.id)
             .label("alpy.test", &self.test);
         let Some(dir) = &self.containers else {
@@ -291,6 +297,11 @@ impl Recorded {
     }
 }
 
+/// What the engine knows a container of a run by.
+pub(crate) fn container_name(test: &str, id: &str, name: &str) -> String {
+    format!("alpy-{test}-{id}-{name}")
+}
+
 fn new_id() -> Result<String> {
     const RANDOM: &str = "/proc/sys/kernel/random/uuid";
     // A process id may come again, in a container or after a reboot, while an engine still has the other's containers.
@@ -304,7 +315,7 @@ fn new_id() -> Result<String> {
 
 /// A folder of this user's alone, which the guardian knows of before it is there.
 fn scratch(parent: &Path, id: &str, guardian: &Guardian) -> Result<TempDir> {
-    let name = format!("alpy-{id}");
+    let name = folder_name(id);
     guardian.folder(&parent.join(&name)).map_err(Error::Guardian)?;
     let mut folder = tempfile::Builder::new();
     folder

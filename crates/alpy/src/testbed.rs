@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The testbed: machines on a skeleton, their life, and their end whatever happens.
 
+mod attended;
 mod builder;
 mod changes;
 mod creation;
@@ -8,8 +9,10 @@ mod dut;
 mod saved;
 mod wired;
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +26,7 @@ use futures_util::future::{join_all, select_all, try_join_all};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
 
+use attended::Attended;
 pub use builder::TestbedBuilder;
 pub use dut::Dut;
 use wired::{Far, NicOf, Wired};
@@ -66,6 +70,8 @@ pub struct Testbed {
     grown: Notify,
     evidence: Arc<Evidence>,
     recorder: Arc<Recorder>,
+    steps: Arc<Steps>,
+    attended: Attended,
     until: Instant,
 }
 
@@ -221,17 +227,17 @@ impl Testbed {
         }
     }
 
-    /// Runs the body of a test, until it is at its end or something else is.
+    /// Runs the body of a test, until it is at its end or something else is; the people at the testbed get what they ask for meanwhile.
     async fn run_body<T, E>(
         &self,
         body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
-        steps: &Arc<Steps>,
+        attend: Pin<&mut impl Future<Output = Infallible>>,
         limits: &mut Limits,
     ) -> std::result::Result<T, Cause>
     where
         E: Into<BoxError>,
     {
-        let body = AssertUnwindSafe(steps.scope(Box::pin(body(self)))).catch_unwind();
+        let body = AssertUnwindSafe(self.steps.scope(Box::pin(body(self)))).catch_unwind();
         let ended = async {
             tokio::select! {
                 biased;
@@ -241,6 +247,7 @@ impl Testbed {
                     Err(panic) => Err(Cause::panic(panic.as_ref())),
                 },
                 lost = self.lost() => Err(Cause::Lost(lost)),
+                never = attend => match never {},
             }
         };
         limits.hold(Box::pin(ended)).await?

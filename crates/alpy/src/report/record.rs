@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::link::AnyLink;
+use crate::run::Run;
 use crate::step::StepRecord;
 
 /// The version of the format. Fields may be added to it; whoever reads it takes no offence at those that it does not know.
@@ -28,6 +29,11 @@ pub(crate) struct Record {
     pub(crate) verdict: Verdict,
     /// Of alpy.
     pub(crate) version: String,
+    /// Of the process that runs it.
+    pub(crate) pid: Option<u32>,
+    /// What its containers have as the label `alpy.run`, and where its engine is: nothing before the engine was found.
+    pub(crate) id: Option<String>,
+    pub(crate) engine: Option<String>,
     pub(crate) began: f64,
     /// When the body began, and when it ended.
     pub(crate) entered: Option<f64>,
@@ -168,6 +174,7 @@ impl Recorder {
             test: test.to_owned(),
             description: description.map(str::to_owned),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: Some(std::process::id()),
             began: seconds(SystemTime::now()),
             deadline: deadline.as_secs_f64(),
             ..Record::default()
@@ -177,6 +184,13 @@ impl Recorder {
     /// The record as it is, to be looked at or added to.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which run it is.
+    pub(crate) fn run(&self, run: &Run) {
+        let mut record = self.lock();
+        record.id = Some(run.id().to_owned());
+        record.engine = Some(run.engine().info().address.clone());
     }
 
     /// What the testbed is made of.

@@ -9,6 +9,7 @@ use alpy_qemu::{Accelerator, Machine};
 use tokio::time::timeout;
 use tracing::{Instrument, debug, error, info, warn};
 
+use super::attended::Pause;
 use super::creation::Parts;
 use super::{Dut, TEARDOWN_NODES, Testbed};
 use crate::error::Error;
@@ -133,6 +134,9 @@ impl TestbedBuilder {
     ///
     /// At the end, a page with all that happened is in the evidence: see [`report`](crate::report).
     ///
+    /// With `ALPY_PAUSE=failure` in the environment, a testbed whose test has failed is held before its teardown, as
+    /// [`Testbed::hold`] does it, with `ALPY_PAUSE=always` each one.
+    ///
     /// # Errors
     /// The first failure, with what is needed to see why. A teardown that does not end well, and a capture that is not complete, fail
     /// a test whose body passed.
@@ -218,7 +222,7 @@ impl TestbedBuilder {
             report.times = steps.times();
         }
         report.evidence = Some(evidence.dir().to_owned());
-        let interrupted = matches!(report.cause, Cause::Interrupt(_));
+        let interrupted = report.interrupted || matches!(report.cause, Cause::Interrupt(_));
         let failure = report.into_failure(&test);
         write_report(&evidence, &recorder, Some(&failure)).await;
         if interrupted {
@@ -247,6 +251,7 @@ impl TestbedBuilder {
         if self.parts.machines.is_empty() {
             self.parts.machines.push(Machine::new());
         }
+        let pause = Pause::from_env().map_err(|error| Report::new(Cause::SetUp(error)))?;
         self.parts
             .check()
             .map_err(|error| Report::new(Cause::SetUp(error)))?;
@@ -259,10 +264,13 @@ impl TestbedBuilder {
         let run = prepare
             .and_then(|run| run.map_err(Cause::SetUp))
             .map_err(Report::new)?;
+        recorder.run(&run);
+        report::begin(evidence.dir(), recorder);
         let create = self.parts.create(
             Arc::clone(&run),
             Arc::clone(evidence),
             Arc::clone(recorder),
+            Arc::clone(steps),
             deadline,
         );
         let create = steps.scope(create);
@@ -283,7 +291,8 @@ impl TestbedBuilder {
 
         info!(target: "alpy::testbed", "Enter test environment");
         recorder.entered();
-        let result = bed.run_body(body, steps, limits).await;
+        let mut attend = Box::pin(bed.attend());
+        let result = bed.run_body(body, attend.as_mut(), limits).await;
         recorder.left();
         info!(
             target: "alpy::testbed",
@@ -295,6 +304,21 @@ impl TestbedBuilder {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
         };
+        let mut interrupted = false;
+        if pause.holds(result.is_err()) && !matches!(result, Err(Cause::Interrupt(_))) {
+            let why = match &result {
+                Ok(_) => format!("test {} passed (ALPY_PAUSE)", self.test),
+                Err(cause) => format!("test {} failed: {cause} (ALPY_PAUSE)", self.test),
+            };
+            tokio::select! {
+                held = bed.hold(&why) => if let Err(error) = held {
+                    warn!(target: "alpy::control", "The testbed is not held: {}", chain(&error));
+                },
+                never = attend.as_mut() => match never {},
+                () = limits.interrupted() => interrupted = true,
+            }
+        }
+        drop(attend);
         for (machine, dut) in recorder.lock().machines.iter_mut().zip(bed.duts()) {
             machine.restored = Some(dut.is_restored());
         }
@@ -307,6 +331,7 @@ impl TestbedBuilder {
             Err(cause) => cause,
         };
         let mut report = Report::new(cause);
+        report.interrupted = interrupted;
         report.machines = machines;
         report.findings = findings;
         report.teardown = teardown;

@@ -14,6 +14,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, Notify};
 use tracing::info;
 
+use super::attended::Attended;
 use super::dut::{Dut, Name};
 use super::wired::{Counted, Far, NicOf, Wired, capture_name};
 use super::{TEARDOWN_STEP, Testbed, saved};
@@ -27,6 +28,7 @@ use crate::run::Run;
 use crate::skeleton::{self, SkeletonBuilder};
 use crate::states::SavedStates;
 use crate::step;
+use crate::step::Steps;
 
 /// What a testbed is made of.
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Parts {
         run: Arc<Run>,
         evidence: Arc<Evidence>,
         recorder: Arc<Recorder>,
+        steps: Arc<Steps>,
         deadline: Deadline,
     ) -> Result<Testbed> {
         let share = deadline.share();
@@ -186,6 +189,7 @@ impl Parts {
                 })
             });
         let links = wired.collect::<Result<Vec<_>>>()?;
+        let attended = Attended::begin(run.folder());
         let bed = Testbed {
             run,
             duts,
@@ -194,6 +198,8 @@ impl Parts {
             grown: Notify::new(),
             evidence,
             recorder,
+            steps,
+            attended,
             until: deadline.until(),
         };
         let unplugged = self
