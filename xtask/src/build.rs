@@ -72,11 +72,13 @@ fn no_run() -> Command {
 
 /// The executables that Cargo builds: that which runs alone, those of the crates, then the rabbit tests, each in alphabetical order.
 fn tests(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Test>> {
-    let mut found = Vec::new();
+    let (mut found, mut programs) = (Vec::new(), Vec::new());
     let mut unreadable = Ok(());
     let ended = process::follow(command, Kind::Group, None, |stream, text| match stream {
-        Stream::Out => match test_in(text) {
-            Ok(test) => found.extend(test),
+        Stream::Out => match executable_in(text) {
+            Ok(Some(Executable::Test(test))) => found.push(test),
+            Ok(Some(Executable::Program { folder, file })) => programs.push((folder, file)),
+            Ok(None) => {}
             Err(error) => unreadable = Err(error),
         },
         Stream::Err => line(text),
@@ -84,12 +86,22 @@ fn tests(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Test>> {
     if !ended.status.success() {
         bail!("the tests do not build");
     }
+    for test in &mut found {
+        let own = programs.iter().filter(|(folder, _)| *folder == test.folder);
+        test.programs = own.map(|(_, file)| file.clone()).collect();
+    }
     let place = |test: &Test| (test.rabbit, !test.is_alone(), test.name.clone());
     found.sort_by_cached_key(place);
     unreadable.map(|()| found)
 }
 
-fn test_in(line: &str) -> Result<Option<Test>> {
+/// What Cargo has built that can be run.
+enum Executable {
+    Test(Test),
+    Program { folder: PathBuf, file: PathBuf },
+}
+
+fn executable_in(line: &str) -> Result<Option<Executable>> {
     // Cargo's lines are JSON objects; a test harness or a build script may print others.
     if !line.contains(r#""reason":"compiler-artifact""#) {
         return Ok(None);
@@ -107,12 +119,21 @@ fn test_in(line: &str) -> Result<Option<Test>> {
         Some(of) if !rabbit => format!("{}/{target}", of.to_string_lossy()),
         _ => target,
     };
-    let executable = artifact.executable.filter(|_| artifact.profile.test);
-    Ok(executable.map(|executable| Test {
-        name,
-        rabbit,
-        executable,
-        folder,
+    let Some(executable) = artifact.executable else {
+        return Ok(None);
+    };
+    Ok(Some(match artifact.profile.test {
+        true => Executable::Test(Test {
+            name,
+            rabbit,
+            executable,
+            folder,
+            programs: Vec::new(),
+        }),
+        false => Executable::Program {
+            folder,
+            file: executable,
+        },
     }))
 }
 
@@ -120,8 +141,15 @@ fn test_in(line: &str) -> Result<Option<Test>> {
 mod tests {
     use super::*;
 
+    fn test_in(line: &str) -> Option<Test> {
+        match executable_in(line).unwrap() {
+            Some(Executable::Test(test)) => Some(test),
+            _ => None,
+        }
+    }
+
     #[test]
-    fn takes_test_executables_alone() {
+    fn tells_tests_from_programs() {
         let line = |test: bool, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","package_id":"x","manifest_path":"/s/rabbit/Cargo.toml",
@@ -129,22 +157,20 @@ mod tests {
                 "profile":{{"test":{test}}},"executable":{executable},"fresh":true}}"#
             )
         };
-        let found = test_in(&line(true, r#""/t/rate_limit-1""#)).unwrap().unwrap();
+        let found = test_in(&line(true, r#""/t/rate_limit-1""#)).unwrap();
         assert_eq!(
             (found.folder, found.executable),
             (PathBuf::from("/s/rabbit"), PathBuf::from("/t/rate_limit-1"))
         );
         assert_eq!((found.rabbit, found.name.as_str()), (true, "rate-limit"));
         let of_a_crate = line(true, r#""/t/rate_limit-1""#).replace("main.rs", "other.rs");
-        let found = test_in(&of_a_crate).unwrap().unwrap();
+        let found = test_in(&of_a_crate).unwrap();
         assert_eq!((found.rabbit, found.name.as_str()), (false, "rabbit/rate-limit"));
-        assert!(test_in(&line(false, r#""/t/helper""#)).unwrap().is_none());
-        assert!(test_in(&line(true, "null")).unwrap().is_none());
-        assert!(
-            test_in(r#"{"reason":"build-finished","success":true}"#)
-                .unwrap()
-                .is_none()
-        );
-        assert!(test_in(r#"{"reason":"compiler-artifact"}"#).is_err());
+        let helper = executable_in(&line(false, r#""/t/helper""#)).unwrap();
+        assert!(matches!(helper, Some(Executable::Program { file, .. }) if file == *"/t/helper"));
+        assert!(executable_in(&line(true, "null")).unwrap().is_none());
+        let finished = executable_in(r#"{"reason":"build-finished","success":true}"#);
+        assert!(finished.unwrap().is_none());
+        assert!(executable_in(r#"{"reason":"compiler-artifact"}"#).is_err());
     }
 }

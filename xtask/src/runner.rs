@@ -19,6 +19,9 @@ use crate::table;
 /// For all tests of one executable, boot of the appliance included.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// The variable that has testbeds wait for a person, who has all the time in the world.
+const PAUSE: &str = "ALPY_PAUSE";
+
 /// How many folders of evidence of one executable the summary names.
 const SHOWN: usize = 2;
 
@@ -33,6 +36,8 @@ pub struct Test {
     pub executable: PathBuf,
     /// The folder of its crate.
     pub folder: PathBuf,
+    /// The programs of its crate, which it may run.
+    pub programs: Vec<PathBuf>,
 }
 
 impl Test {
@@ -176,9 +181,10 @@ fn run_one(test: &Test, environment: &Environment, label: &str) -> Result<Outcom
             command.args(["--skip", AS_ROOT]);
         }
     }
+    let limit = std::env::var_os(PAUSE).map_or(Some(LIMIT), |_| None);
     let (mut output, mut evidence) = (String::new(), Vec::new());
     let started = Instant::now();
-    let ended = process::follow(command, Kind::Group, Some(LIMIT), |stream, line| {
+    let ended = process::follow(command, Kind::Group, limit, |stream, line| {
         match stream {
             _ if !test.rabbit => {}
             Stream::Out => {
@@ -295,6 +301,7 @@ mod tests {
             rabbit,
             executable: program.into(),
             folder: "/".into(),
+            programs: Vec::new(),
         }
     }
 

@@ -100,6 +100,7 @@ mod tests {
             rabbit: true,
             executable: program,
             folder: folder.path().to_owned(),
+            programs: Vec::new(),
         };
         run(&[test], &Vec::new(), 1).unwrap()
     }

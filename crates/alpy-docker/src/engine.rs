@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The engine: found, asked, swept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::future::Future;
 use std::io;
@@ -57,6 +57,42 @@ pub struct EngineInfo {
     pub rootless: bool,
     /// It is Podman, whose differences from Docker this crate bridges.
     pub podman: bool,
+}
+
+/// What an engine says of a container in its list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContainerInfo {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its labels, with their values.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it runs.
+    pub running: bool,
+    /// When it was created, in seconds since 1970.
+    pub created: u64,
+}
+
+impl ContainerInfo {
+    /// What the engine says of one in `GET /containers/json`; nothing if it is not that.
+    pub fn new(container: &Value) -> Option<Self> {
+        let labels = container["Labels"].as_object().into_iter().flatten();
+        Some(Self {
+            id: container["Id"].as_str()?.to_owned(),
+            name: container["Names"][0]
+                .as_str()
+                .unwrap_or_default()
+                .trim_start_matches('/')
+                .to_owned(),
+            labels: labels
+                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect(),
+            running: container["State"] == "running",
+            created: container["Created"].as_u64().unwrap_or_default(),
+        })
+    }
 }
 
 impl Engine {
@@ -135,14 +171,21 @@ impl Engine {
     /// # Errors
     /// Those of the engine.
     pub async fn labelled(&self, label: &str) -> Result<Vec<String>> {
+        let containers = self.containers(label).await?;
+        Ok(containers.into_iter().map(|container| container.id).collect())
+    }
+
+    /// The containers, running or not, that carry a label: `name` or `name=value`. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn containers(&self, label: &str) -> Result<Vec<ContainerInfo>> {
         let filters = serde_json::json!({"label": [label]}).to_string();
         let path = format!("/containers/json?all=1&filters={}", encode(&filters));
         let step = format!("list the containers labelled {label}");
         let list = self.ask(&step, get(&self.socket(), &path)).await?;
-        let ids = list.as_array().into_iter().flatten();
-        Ok(ids
-            .filter_map(|container| Some(container["Id"].as_str()?.to_owned()))
-            .collect())
+        let list = list.as_array().into_iter().flatten();
+        Ok(list.filter_map(ContainerInfo::new).collect())
     }
 
     /// What the engine knows of a container's state: `State` of `GET /containers/{id}/json`.

@@ -44,7 +44,7 @@ mod watch;
 pub use archive::{Archive, Tar};
 pub use container::Container;
 pub use discovery::Attempt;
-pub use engine::{Engine, EngineInfo};
+pub use engine::{ContainerInfo, Engine, EngineInfo};
 pub use error::{Error, Result};
 pub use output::{Failure, Output, Stream};
 pub use running::Running;

@@ -2,11 +2,13 @@
 //! Captures that grow: follow them, expect frames in them.
 
 use std::fs::File;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::Location;
 use std::path::Path;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -143,20 +145,45 @@ impl Capture {
     /// [`Error::Stream`], [`Error::Follow`]; as [`Reader::open`] and [`Reader::next_frame`].
     ///
     /// Not cancel safe: a part of a record may be written.
-    pub async fn stream_to(&self, mut output: impl AsyncWrite + Unpin) -> Result<(), Error> {
+    pub async fn stream_to(&self, output: impl AsyncWrite + Unpin) -> Result<(), Error> {
+        self.stream_until(output, pending()).await
+    }
+
+    /// The same until `end` is at its end, which says that nothing is written to the capture any more: what is there is streamed yet.
+    ///
+    /// # Errors
+    /// As [`stream_to`](Self::stream_to).
+    ///
+    /// Not cancel safe, as `stream_to`.
+    pub async fn stream_until(
+        &self,
+        mut output: impl AsyncWrite + Unpin,
+        end: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let mut follower = self.follow()?;
+        let (mut end, mut ended) = (pin!(end), false);
         let streamed = async {
             output.write_all(&file_header()).await?;
-            loop {
-                let packet = match follower.next_packet().await {
-                    Ok(Some(packet)) => packet,
-                    Ok(None) => return Ok(Ok(())),
+            while !follower.is_at_end() {
+                match follower.try_next_packet() {
+                    Ok(Some(packet)) => {
+                        let record = [&record_header(packet.frame())[..], packet.frame().bytes()].concat();
+                        output.write_all(&record).await?;
+                        output.flush().await?;
+                        continue;
+                    }
+                    Ok(None) if ended => break,
+                    Ok(None) => {}
                     Err(error) => return Ok(Err(error)),
-                };
-                let record = [&record_header(packet.frame())[..], packet.frame().bytes()].concat();
-                output.write_all(&record).await?;
-                output.flush().await?;
+                }
+                // Once more after the end, for what was written just before it.
+                match first(end.as_mut(), pin!(follower.changed())).await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => return Ok(Err(error)),
+                    None => ended = true,
+                }
             }
+            Ok(Ok(()))
         };
         match streamed.await {
             Ok(followed) => followed,
@@ -229,6 +256,18 @@ impl Follower {
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
+}
+
+/// What the second future gives, unless the first one is at its end before.
+async fn first<T>(
+    mut end: Pin<&mut impl Future<Output = ()>>,
+    mut other: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    poll_fn(|context| match end.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => other.as_mut().poll(context).map(Some),
+    })
+    .await
 }
 
 /// Tells when a file has changed.

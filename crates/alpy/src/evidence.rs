@@ -37,7 +37,11 @@ impl Evidence {
         Self::create_in(&base(), test)
     }
 
-    fn create_in(base: &Path, test: &str) -> Result<Self> {
+    /// The same, in another base.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_in(base: &Path, test: &str) -> Result<Self> {
         let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
         if test.is_empty() || test.len() > 200 || test.starts_with('.') || !test.chars().all(plain) {
             return Err(Error::TestName {

@@ -20,9 +20,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub(crate) use record::{Link as LinkRecord, Record, Verdict};
-pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, seconds, steps};
 use record::FORMAT;
+pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, seconds, steps};
+pub(crate) use record::{Link as LinkRecord, Record, Verdict};
 
 use crate::error::{Error, Result};
 
@@ -86,7 +86,9 @@ pub(crate) fn end(dir: &Path, recorder: &Recorder) {
 pub(crate) fn read_record(dir: &Path) -> io::Result<Record> {
     use std::io::Read;
     let mut text = String::new();
-    source::open(&dir.join(RECORD))?.take(LONGEST).read_to_string(&mut text)?;
+    source::open(&dir.join(RECORD))?
+        .take(LONGEST)
+        .read_to_string(&mut text)?;
     let record: Record = serde_json::from_str(&text)?;
     match record.format {
         1..=FORMAT => Ok(record),

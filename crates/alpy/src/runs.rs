@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::evidence::LOCK;
@@ -33,8 +33,10 @@ pub struct RunInfo {
     /// How it stands.
     pub state: RunState,
     /// When it began.
+    #[serde(serialize_with = "since_1970")]
     pub began: SystemTime,
     /// How long it took, in whole, if it has ended in order.
+    #[serde(serialize_with = "in_seconds")]
     pub took: Option<Duration>,
     /// The process that runs it.
     pub pid: Option<u32>,
@@ -131,6 +133,15 @@ fn is_under_way(dir: &Path, pid: Option<u32>) -> bool {
     }
 }
 
+/// As in `run.json`.
+fn since_1970<S: Serializer>(moment: &SystemTime, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_f64(report::seconds(*moment))
+}
+
+fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
+
 fn sorted(dirs: impl Iterator<Item = PathBuf>) -> Vec<RunInfo> {
     let dirs: BTreeSet<PathBuf> = dirs.collect();
     let mut runs: Vec<_> = dirs.iter().filter_map(|dir| read(dir).ok()).collect();
@@ -172,7 +183,10 @@ impl RunInfo {
             machines: record
                 .machines
                 .iter()
-                .map(|machine| dir.join(&machine.folder))
+                .map(|machine| match machine.folder.as_str() {
+                    "" => dir.to_owned(),
+                    folder => dir.join(folder),
+                })
                 .collect(),
             links: record.links.into_iter().map(link).collect(),
             dir: dir.to_owned(),

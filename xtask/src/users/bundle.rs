@@ -50,6 +50,13 @@ impl Bundle {
             let copy = in_target(&test.executable)?;
             place(&test.executable, &copy)?;
             test.executable = copy;
+            for program in &mut test.programs {
+                let copy = in_target(program)?;
+                if !copy.exists() {
+                    place(program, &copy)?;
+                }
+                *program = copy;
+            }
             test.folder = folder.join(test.folder.strip_prefix(&workspace.root)?);
         }
         fs::write(bundle.tests_file(), serde_json::to_vec(&packed)?).context("write the list of tests")?;

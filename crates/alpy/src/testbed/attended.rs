@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A testbed and the people at it: it is held for them, and does what they ask through its socket.
 
-use std::fs::{self, File};
 use std::convert::Infallible;
+use std::fs::{self, File};
 use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -195,10 +195,7 @@ impl Testbed {
         loop {
             match stream.read(&mut bytes).await? {
                 0 => return Ok(()),
-                count => console
-                    .send(&bytes[..count])
-                    .await
-                    .map_err(io::Error::other)?,
+                count => console.send(&bytes[..count]).await.map_err(io::Error::other)?,
             }
         }
     }
@@ -215,7 +212,10 @@ impl Testbed {
             lines.push(format!("  alpy exec {name} node{} -- ip address", node.index()));
         }
         if let Some(link) = self.links.iter().find(|link| link.capture.is_some()) {
-            lines.push(format!("  alpy capture {name} link{} | wireshark -ki-", link.index));
+            lines.push(format!(
+                "  alpy capture {name} link{} | wireshark -ki-",
+                link.index
+            ));
         }
         lines.push(format!("  alpy resume {name}     (goes on with the test)"));
         lines.push(format!(

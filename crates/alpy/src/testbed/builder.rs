@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A testbed to be, and the run of a test on it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub struct TestbedBuilder {
     test: String,
     description: Option<String>,
     parts: Parts,
+    evidence: Option<PathBuf>,
     deadline: Duration,
 }
 
@@ -50,6 +52,7 @@ impl TestbedBuilder {
             test,
             description: None,
             parts,
+            evidence: None,
             deadline: Duration::from_secs(300),
         }
     }
@@ -121,12 +124,26 @@ impl TestbedBuilder {
         self
     }
 
+    /// Where the evidence directory is, instead of where [`Evidence`] says.
+    pub fn evidence_base(mut self, base: impl Into<PathBuf>) -> Self {
+        self.evidence = Some(base.into());
+        self
+    }
+
     /// How long the test may take, from the first container to the end of its body: 5 minutes if not set. A step of the set-up may
     /// take half of it; a step of the body has what is left, or what [`step!`](crate::step!) gives it. The teardown comes on top
     /// and is bounded by itself.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = limit;
         self
+    }
+
+    /// Looks at every value, and at the files of the machines, without touching anything. A run does so first.
+    ///
+    /// # Errors
+    /// The first that cannot be right.
+    pub fn check(&self) -> crate::Result<()> {
+        self.parts.check()
     }
 
     /// Makes the testbed, with the machine's CPU not started yet, runs the test's body on it, and takes it down: after success and
@@ -151,7 +168,11 @@ impl TestbedBuilder {
     {
         logging::init();
         let failed = |error| Report::new(Cause::SetUp(error)).into_failure(&self.test);
-        let evidence = Evidence::create(&self.test).map_err(failed)?;
+        let evidence = match &self.evidence {
+            Some(base) => Evidence::create_in(base, &self.test),
+            None => Evidence::create(&self.test),
+        };
+        let evidence = evidence.map_err(failed)?;
         let log = RunLog::create(&self.test, &evidence.file("debug.log")).map_err(|source| {
             failed(Error::Evidence {
                 dir: evidence.dir().to_owned(),

@@ -66,7 +66,7 @@ impl Parts {
             }
             link.machines()
                 .into_iter()
-                .try_for_each(|machine| check_machine(index, machine, self.machines.len()))?;
+                .try_for_each(|machine| check_machine(index, machine, self.machines.len().max(1)))?;
         }
         Ok(self.machines.iter().try_for_each(Machine::check)?)
     }

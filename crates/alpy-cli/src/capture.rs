@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `alpy capture`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use alpy::pcap;
+use alpy::runs::{RunInfo, RunState};
+use anyhow::{Context, Result, bail};
+
+use crate::args::Capture;
+use crate::failure::{absent, usage};
+use crate::find::{Runs, number};
+
+/// The captures of all links, which a run writes at its end.
+const ALL: &str = "links.pcapng";
+
+/// Longer than any test.
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
+
+pub async fn run(runs: &Runs, args: &Capture) -> Result<ExitCode> {
+    if std::io::stdout().is_terminal() {
+        let Capture { test, link } = args;
+        return Err(usage(format!(
+            "a capture is no text; read it with: alpy capture {test} {link} | tcpdump -nr-, or | wireshark -ki-"
+        )));
+    }
+    let run = runs.get(&args.test)?;
+    let mut stdout = tokio::io::stdout();
+    if args.link == "all" {
+        copy_all(&run, &mut stdout).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let index = number("link", &args.link)?;
+    let Some(link) = run.links.get(index) else {
+        return Err(absent(format!(
+            "{} has no link {index}: it has {}, counted from 0",
+            run.name(),
+            run.links.len()
+        )));
+    };
+    if !link.capture.exists() {
+        bail!("link {index} has no capture: it was made without, or its machine has not been started yet");
+    }
+    let ended = async {
+        if run.state == RunState::UnderWay {
+            let _ = run.ended(FOREVER).await;
+        }
+    };
+    let capture = pcap::Capture::open(&link.capture)?;
+    capture.stream_until(&mut stdout, ended).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn copy_all(run: &RunInfo, stdout: &mut tokio::io::Stdout) -> Result<()> {
+    if run.state == RunState::UnderWay {
+        return Err(usage(
+            "all links are in one file when the run has ended; until then, one link at a time",
+        ));
+    }
+    let path = run.dir.join(ALL);
+    let mut file = tokio::fs::File::open(&path)
+        .await
+        .with_context(|| format!("open {}", path.display()))?;
+    match tokio::io::copy(&mut file, stdout).await {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

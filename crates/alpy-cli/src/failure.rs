@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Errors, and the exit statuses that they have.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::output::Output;
+
+/// An error with an exit status of its own.
+#[derive(Debug)]
+pub struct Failure {
+    status: u8,
+    text: String,
+}
+
+/// What was typed, or a file, cannot be right.
+pub fn usage(text: impl Into<String>) -> anyhow::Error {
+    failure(2, text)
+}
+
+/// There is no such test.
+pub fn absent(text: impl Into<String>) -> anyhow::Error {
+    failure(3, text)
+}
+
+/// It was interrupted.
+pub fn interrupted() -> anyhow::Error {
+    failure(130, "interrupted")
+}
+
+fn failure(status: u8, text: impl Into<String>) -> anyhow::Error {
+    let text = text.into();
+    Failure { status, text }.into()
+}
+
+/// Tells the user, and the caller.
+pub fn tell(error: &anyhow::Error, output: &Output) -> ExitCode {
+    let status = error
+        .downcast_ref::<Failure>()
+        .map_or(1, |failure| failure.status);
+    if output.json {
+        println!("{}", json!({"error": format!("{error:#}"), "status": status}));
+    } else {
+        eprintln!("alpy: {error:#}");
+    }
+    ExitCode::from(status)
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Topology files: a testbed, in the words of its builder.
+
+mod link;
+mod machine;
+mod place;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use alpy::docker::{Running, Tar};
+use alpy::{TestResult, Testbed, TestbedBuilder};
+use anyhow::{Context, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use link::LinkTable;
+use machine::MachineTable;
+use place::Source;
+
+/// A testbed for `alpy up`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// Its name, and that of its evidence directory: letters, digits, `.`, `_` and `-`.
+    #[schemars(with = "String", regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
+    name: Spanned<String>,
+    /// What it is for.
+    description: Option<String>,
+    /// The machines, counted from 0 in their order. Without any, there is one with nothing to boot from.
+    #[serde(default)]
+    #[schemars(with = "Vec<MachineTable>")]
+    machine: Vec<Spanned<MachineTable>>,
+    /// The links, counted from 0 in their order: each is the next NIC of its machine.
+    #[serde(default)]
+    #[schemars(with = "Vec<LinkTable>")]
+    link: Vec<Spanned<LinkTable>>,
+    /// Containers in the nodes, which are started with the machines.
+    #[serde(default)]
+    application: Vec<ApplicationTable>,
+}
+
+/// A container in a node.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ApplicationTable {
+    /// The number of the node's link.
+    #[schemars(with = "usize")]
+    node: Spanned<usize>,
+    /// Its name, for its output in the evidence.
+    name: String,
+    /// Its image. The engine has it, or can pull it, or `root` has its content.
+    image: String,
+    /// A tar file, relative to the topology file, with the root file system that the image is imported from, should the engine not have it.
+    root: Option<PathBuf>,
+    /// The command and its arguments: the image's own if not set.
+    #[serde(default)]
+    command: Vec<String>,
+    /// Capabilities such as `NET_RAW`. A container has none that it is not given.
+    #[serde(default)]
+    capabilities: Vec<String>,
+    /// Its environment.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+/// The schema of the files.
+pub fn schema() -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&schemars::schema_for!(Topology))
+}
+
+impl Topology {
+    /// Reads a file and looks at every value.
+    ///
+    /// # Errors
+    /// The file cannot be read; it is not right, in which case the error names line and column, and has an exit status of its own.
+    pub fn read(path: &Path) -> Result<(Self, TestbedBuilder)> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<(Self, TestbedBuilder)> {
+        let source = Source { path, text };
+        let topology: Self = toml::from_str(text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
+            source.error(span, error.message())
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let builder = topology.builder(&source, folder)?;
+        Ok((topology, builder))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.name.as_ref()
+    }
+
+    fn builder(&self, source: &Source<'_>, folder: &Path) -> Result<TestbedBuilder> {
+        let name = self.name.as_ref();
+        let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            let text = format!(
+                "name {name:?} is not made of ASCII letters, digits, '.', '_' and '-' alone, or starts with a '.'"
+            );
+            return Err(source.error(self.name.span(), &text));
+        }
+        let mut builder = Testbed::builder(name);
+        if let Some(description) = &self.description {
+            builder = builder.description(description);
+        }
+        for table in &self.machine {
+            let machine = table.as_ref().machine(folder).and_then(|machine| {
+                machine.check()?;
+                Ok(machine)
+            });
+            let machine = machine.map_err(|error| source.error(table.span(), &format!("{error:#}")))?;
+            builder = builder.machine(machine);
+        }
+        for table in &self.link {
+            builder = table.as_ref().add_to(builder, source, table.span())?;
+            // What the builder finds wrong now is wrong with this one.
+            let checked = builder.check().map_err(anyhow::Error::from);
+            checked.map_err(|error| source.error(table.span(), &format!("{error:#}")))?;
+        }
+        for application in &self.application {
+            let node = *application.node.as_ref();
+            let is_node = self.link.get(node).map(|link| link.as_ref().between.is_none());
+            if is_node != Some(true) {
+                let text =
+                    format!("there is no node {node}: a link to a node has this number, counted from 0");
+                return Err(source.error(application.node.span(), &text));
+            }
+        }
+        Ok(builder)
+    }
+
+    /// Starts the applications on a testbed that was made of this topology.
+    pub async fn start_applications(&self, bed: &Testbed, folder: &Path) -> TestResult<Vec<Running>> {
+        let mut running = Vec::new();
+        for table in &self.application {
+            if let Some(root) = &table.root {
+                if !bed.engine().image_present(&table.image).await? {
+                    let root = Tar::file(folder.join(root));
+                    bed.engine()
+                        .import_image(
+                            &table.image,
+                            root,
+                            &["ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
+                        )
+                        .await?;
+                }
+            }
+            let node = bed.node(*table.node.as_ref());
+            let mut container = node.application(&table.name, &table.image)?;
+            if !table.command.is_empty() {
+                container = container.command(&table.command);
+            }
+            for capability in &table.capabilities {
+                container = container.capability(capability);
+            }
+            for (name, value) in &table.env {
+                container = container.env(name, value);
+            }
+            let start = container.start(bed.engine());
+            running.push(alpy::step!(format!("Start {} in node {}", table.name, node.index()), start).await?);
+        }
+        Ok(running)
+    }
+}

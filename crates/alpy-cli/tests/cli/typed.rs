@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What can be typed without a testbed, and what is wrong with it.
+
+use crate::support::Desk;
+
+#[tokio::test]
+async fn a_test_that_is_not_there_has_an_exit_status_of_its_own() {
+    let desk = Desk::new();
+    for arguments in [
+        &["resume", "godot"][..],
+        &["down", "godot"],
+        &["link", "godot", "0", "down"],
+        &["exec", "godot", "0", "--", "true"],
+        &["capture", "godot", "0"],
+        &["console", "godot"],
+        &["report", "godot"],
+    ] {
+        let said = desk.alpy(arguments).await;
+        assert_eq!(said.status, 3, "{arguments:?}: {said:?}");
+        assert!(said.stderr.contains("no test \"godot\""), "{said:?}");
+    }
+    let said = desk.alpy(&["resume", "godot", "--json"]).await;
+    assert_eq!((said.status, said.json()["status"].as_i64()), (3, Some(3)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_right_has_an_exit_status_of_its_own() {
+    let desk = Desk::new();
+    for arguments in [
+        &["pause"][..],
+        &["link", "t", "0", "sideways"],
+        &["exec", "t", "0", "true"],
+        &[],
+    ] {
+        let said = desk.alpy(arguments).await;
+        assert_eq!(said.status, 2, "{arguments:?}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_topology_that_is_wrong_is_told_with_line_and_column() {
+    let desk = Desk::new();
+    let cases = [
+        (
+            "name = \"office\"\n[[link]]\naddresses = [\"192.0.2.1/24\", \"192.0.2.300/24\"]\n",
+            "office.toml:3:30: \"192.0.2.300/24\"",
+        ),
+        (
+            "name = \"office\"\n[[link]]\nadresses = []\n",
+            "office.toml:3:1: unknown field `adresses`",
+        ),
+        (
+            "name = \"office\"\n\n[[link]]\nmachine = 3\n",
+            "office.toml:3:1: link 0 is of machine 3, and the testbed has 1",
+        ),
+        ("name = \"of fice\"\n", "office.toml:1:8: name \"of fice\""),
+        (
+            "name = \"office\"\n[[machine]]\nkernel = \"absent\"\n",
+            "office.toml:2:1: ",
+        ),
+        (
+            "name = \"office\"\n[[machine]]\nfirmware = \"coreboot\"\n",
+            "office.toml:3:12: unknown variant `coreboot`",
+        ),
+        (
+            "name = \"office\"\n[[link]]\n[[application]]\nnode = 1\nname = \"a\"\nimage = \"b\"\n",
+            "office.toml:4:8: there is no node 1",
+        ),
+        (
+            "name = \"ü\"\n[[link]]\nbetween = [0, 0]\nmtu_bytes = 9000\n",
+            "office.toml:1:8: name",
+        ),
+        ("name = \"office\n", "office.toml:1:"),
+    ];
+    for (text, expected) in cases {
+        desk.write("office.toml", text);
+        let said = desk.alpy(&["up", "--check", "office.toml"]).await;
+        assert_eq!(said.status, 2, "{text}: {said:?}");
+        assert!(said.stderr.contains(expected), "{text}: {}", said.stderr);
+    }
+    desk.write(
+        "office.toml",
+        "name = \"office\"\n[[machine]]\n[[machine]]\n[[link]]\nbetween = [0, 1]\n",
+    );
+    desk.alpy(&["up", "--check", "office.toml"]).await.good();
+}
+
+#[tokio::test]
+async fn the_schema_knows_the_words_of_a_topology() {
+    let schema = Desk::new().alpy(&["schema"]).await.good().json();
+    let link = &schema["$defs"]["LinkTable"]["properties"];
+    assert_eq!(link["addresses"]["items"]["type"], "string", "{schema}");
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["required"], serde_json::json!(["name"]));
+}
+
+#[tokio::test]
+async fn a_shell_completes_the_commands() {
+    let desk = Desk::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = desk.alpy(&["completion", shell]).await.good().stdout;
+        assert!(
+            script.contains("capture") && script.contains("doctor"),
+            "{script}"
+        );
+    }
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A testbed that `alpy up` makes, seen and worked at with all the other commands.
+
+use std::process::Stdio;
+
+use alpy::docker::Engine;
+use alpy::pcap::Reader;
+use alpy_need::need;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::support::{Desk, eventually, is_process};
+
+/// SeaBIOS speaks on the serial port whose number is in this file, and offers a menu.
+const SERIAL_PORT: [u8; 2] = 0x3f8_u16.to_le_bytes();
+
+fn topology(name: &str) -> String {
+    format!(
+        "name = \"{name}\"\n\
+         [[machine]]\nmemory_mib = 64\n\
+         extra_arguments = [\"-boot\", \"menu=on,splash-time=20000\", \"-fw_cfg\", \"name=etc/sercon-port,file=SERCON\"]\n\
+         [[link]]\naddresses = [\"192.0.2.1/24\"]\n\
+         [[link]]\naddresses = [\"198.51.100.1/24\"]\nunplugged = true\n"
+    )
+}
+
+#[tokio::test]
+async fn a_topology_is_up_until_it_is_taken_down() {
+    need!(docker, qemu);
+    let desk = Desk::new();
+    let port = desk.write("sercon", SERIAL_PORT);
+    desk.write(
+        "bed.toml",
+        topology("bed").replace("SERCON", port.to_str().unwrap()),
+    );
+    let up = desk.alpy(&["up", "bed.toml", "--json"]).await.good();
+    assert!(
+        up.stderr.contains("Create nodes... done") && up.stderr.contains("alpy console bed"),
+        "{up:?}"
+    );
+    let up = up.json();
+    let row = desk.row("bed").await;
+    assert_eq!(
+        (&row["state"], &row["held"]),
+        (&"under-way".into(), &"bed is up".into())
+    );
+    assert_eq!((&row["pid"], &row["id"]), (&up["pid"], &up["run"]));
+
+    let again = desk.alpy(&["up", "bed.toml"]).await;
+    assert!(
+        again.status == 2 && again.stderr.contains("alpy down bed"),
+        "{again:?}"
+    );
+    exec(&desk).await;
+    cables(&desk).await;
+    capture(&desk).await;
+    console(&desk).await;
+
+    let down = desk.alpy(&["down", "bed", "--json"]).await.good().json();
+    assert_eq!(down["state"], "passed");
+    eventually("its process is gone", async || !is_process(&up["pid"])).await;
+    let engine = Engine::connect().await.unwrap();
+    let label = format!("{}={}", alpy::RUN_LABEL, up["run"].as_str().unwrap());
+    assert_eq!(engine.labelled(&label).await.unwrap(), [""; 0]);
+    let report = desk.alpy(&["report", "bed", "--json"]).await.good().json();
+    assert!(
+        std::path::Path::new(report[0]["report"].as_str().unwrap()).is_file(),
+        "{report}"
+    );
+    let all = desk.command(&["capture", "bed", "all"]).output().await.unwrap();
+    assert_eq!(all.stdout[..4], [0x0a, 0x0d, 0x0d, 0x0a], "that is no pcapng");
+    assert_eq!(desk.alpy(&["down", "bed"]).await.status, 3);
+}
+
+/// A command of this machine in a node, with its exit status, and the rights that it has and has not.
+async fn exec(desk: &Desk) {
+    let address = desk
+        .alpy(&["exec", "bed", "node0", "--", "ip", "-brief", "address"])
+        .await
+        .good();
+    assert!(
+        address.stdout.contains("192.0.2.1/24") && !address.stdout.contains("198.51.100.1"),
+        "{address:?}"
+    );
+    let status = desk.alpy(&["exec", "bed", "1", "--", "sh", "-c", "exit 7"]).await;
+    assert_eq!(status.status, 7, "{status:?}");
+    let here = desk.alpy(&["exec", "bed", "0", "--", "cat", "bed.toml"]).await;
+    // A test's own folder is below /tmp, which an engine elsewhere, as in a container, has another of.
+    assert!(here.stdout.contains("name = \"bed\""), "{here:?}");
+    let write = desk
+        .alpy(&["exec", "bed", "0", "--", "touch", "/etc/alpy-was-here"])
+        .await;
+    assert!(
+        write.status != 0 && write.stderr.contains("Read-only"),
+        "{write:?}"
+    );
+    let absent = desk.alpy(&["exec", "bed", "2", "--", "true"]).await;
+    assert!(
+        absent.status == 3 && absent.stderr.contains("no node 2"),
+        "{absent:?}"
+    );
+}
+
+async fn cables(desk: &Desk) {
+    let carrier = async || {
+        let said = desk
+            .alpy(&["exec", "bed", "1", "--", "cat", "/sys/class/net/eth0/carrier"])
+            .await;
+        said.good().stdout
+    };
+    assert_eq!(carrier().await, "0\n", "it starts pulled out");
+    desk.alpy(&["link", "bed", "link1", "up"]).await.good();
+    assert_eq!(carrier().await, "1\n");
+    desk.alpy(&["link", "bed", "1", "down"]).await.good();
+    assert_eq!(carrier().await, "0\n");
+    let absent = desk.alpy(&["link", "bed", "2", "down"]).await;
+    assert!(
+        absent.status == 1 && absent.stderr.contains("there is no link 2"),
+        "{absent:?}"
+    );
+}
+
+/// Frames come while they are sent, and the stream is whole when the reader ends.
+async fn capture(desk: &Desk) {
+    let mut command = desk.command(&["capture", "bed", "link0"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let ask = "echo > /dev/udp/192.0.2.77/9";
+    desk.alpy(&["exec", "bed", "0", "--", "bash", "-c", ask])
+        .await
+        .good();
+    let mut stream = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    eventually("the capture has the question for the address", async || {
+        let mut bytes = [0; 4096];
+        let count = stdout.read(&mut bytes).await.unwrap();
+        stream.extend_from_slice(&bytes[..count]);
+        asked_for(&stream)
+    })
+    .await;
+    child.kill().await.unwrap();
+}
+
+/// Whether a frame of a stream asks for the address, by ARP.
+fn asked_for(stream: &[u8]) -> bool {
+    let Ok(mut reader) = Reader::new(stream, "the stream") else {
+        return false;
+    };
+    while let Ok(Some(frame)) = reader.next_frame() {
+        if frame.bytes().ends_with(&[192, 0, 2, 77]) || frame.bytes().get(38..42) == Some(&[192, 0, 2, 77]) {
+            return true;
+        }
+    }
+    false
+}
+
+/// What is typed arrives, and what is said is shown: Esc brings the firmware's menu.
+async fn console(desk: &Desk) {
+    let mut command: Command = desk.command(&["console", "bed"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut said = Vec::new();
+    let mut typed = false;
+    eventually("the firmware shows its menu", async || {
+        let mut bytes = [0; 4096];
+        let count = stdout.read(&mut bytes).await.unwrap();
+        said.extend_from_slice(&bytes[..count]);
+        let text = String::from_utf8_lossy(&said);
+        if text.contains("Press ESC for boot menu") && !typed {
+            stdin.write_all(b"\x1b").await.unwrap();
+            typed = true;
+        }
+        text.contains("Select boot device")
+    })
+    .await;
+    child.kill().await.unwrap();
+    let absent = desk.alpy(&["console", "bed", "--machine", "1"]).await;
+    assert!(
+        absent.status == 3 && absent.stderr.contains("no machine 1"),
+        "{absent:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_topology_that_does_not_come_up_leaves_nothing_but_the_reason() {
+    need!(docker, qemu);
+    let desk = Desk::new();
+    let text = "name = \"bed\"\n[[machine]]\nmemory_mib = 64\n[[link]]\n[[application]]\nnode = 0\nname = \"godot\"\nimage = \"alpy-no-such-image:3\"\n";
+    desk.write("bed.toml", text);
+    let up = desk.alpy(&["up", "bed.toml"]).await;
+    assert!(
+        up.status == 1 && up.stderr.contains("alpy-no-such-image:3"),
+        "{up:?}"
+    );
+    let row = desk.row("bed").await;
+    assert_eq!(row["state"], "failed", "{row}");
+    assert!(!is_process(&row["pid"]));
+}
+
+#[tokio::test]
+async fn what_a_run_without_its_process_has_left_is_swept() {
+    need!(docker, qemu);
+    let desk = Desk::new();
+    desk.write(
+        "bed.toml",
+        "name = \"bed\"\n[[machine]]\nmemory_mib = 64\n[[link]]\n",
+    );
+    let up = desk.alpy(&["up", "bed.toml", "--json"]).await.good().json();
+    let engine = Engine::connect().await.unwrap();
+    let label = format!("{}={}", alpy::RUN_LABEL, up["run"].as_str().unwrap());
+    let [node] = &engine.labelled(&label).await.unwrap()[..] else {
+        panic!("one node")
+    };
+    // No process has this id: the kernel's greatest is 4194304.
+    let run = "4999999-0-0badc0de";
+    let planted = format!("alpy-bed-{run}-node0");
+    let mut create = Command::new("docker");
+    create.env("DOCKER_HOST", up["engine"].as_str().unwrap());
+    create.args(["inspect", "--format", "{{.Image}}", node]);
+    let image = String::from_utf8(create.output().await.unwrap().stdout).unwrap();
+    let mut create = Command::new("docker");
+    create.env("DOCKER_HOST", up["engine"].as_str().unwrap());
+    create.args([
+        "create",
+        "--name",
+        &planted,
+        "--label",
+        &format!("{}={run}", alpy::RUN_LABEL),
+        image.trim(),
+        "guard",
+    ]);
+    assert!(create.status().await.unwrap().success());
+
+    let has = |said: &serde_json::Value, name: &str| {
+        said["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one == name)
+    };
+    let dry = desk.alpy(&["sweep", "--dry-run", "--json"]).await.good().json();
+    assert!(has(&dry, &planted) && dry["removed"] == false, "{dry}");
+    let swept = desk.alpy(&["sweep", "--json"]).await.good().json();
+    assert!(has(&swept, &planted), "{swept}");
+    let left = engine.labelled(alpy::RUN_LABEL).await.unwrap();
+    assert!(left.contains(node), "the node of a run under way is left alone");
+    let dry = desk.alpy(&["sweep", "--dry-run", "--json"]).await.good().json();
+    assert!(!has(&dry, &planted), "{dry}");
+    desk.alpy(&["down", "bed"]).await.good();
+}
