@@ -16,6 +16,9 @@ pub mod several_machines {}
 #[doc = include_str!("guide/report.md")]
 pub mod report {}
 
+#[doc = include_str!("guide/at-the-testbed.md")]
+pub mod at_the_testbed {}
+
 #[doc = include_str!("guide/faq.md")]
 pub mod faq {}
 

@@ -137,6 +137,12 @@ fn checked<'a, T: FromStr<Err: Display>>(source: &Source<'_>, value: &'a Spanned
     let text = value.as_ref();
     match text.parse::<T>() {
         Ok(_) => Ok(text),
-        Err(error) => Err(source.error(value.span(), &format!("{text:?}: {error}"))),
+        Err(error) => {
+            let mut reason = error.to_string();
+            if !reason.contains(text) {
+                reason = format!("{text:?}: {reason}");
+            }
+            Err(source.error(value.span(), &reason))
+        }
     }
 }

@@ -43,7 +43,7 @@ async fn a_topology_that_is_wrong_is_told_with_line_and_column() {
     let cases = [
         (
             "name = \"office\"\n[[link]]\naddresses = [\"192.0.2.1/24\", \"192.0.2.300/24\"]\n",
-            "office.toml:3:30: \"192.0.2.300/24\"",
+            "office.toml:3:30: bad address prefix \"192.0.2.300/24\"",
         ),
         (
             "name = \"office\"\n[[link]]\nadresses = []\n",
