@@ -53,6 +53,14 @@ pub fn init() {
         .try_init();
 }
 
+/// Says something at once, on stderr itself: what is printed in other ways, the harness keeps until the test is over.
+pub(crate) async fn say(text: &str) {
+    let text = format!("\n{text}\n\n");
+    let write = move || io::stderr().write_all(text.as_bytes());
+    // Nobody may be reading.
+    let _ = tokio::task::spawn_blocking(write).await;
+}
+
 /// What `RUST_LOG` chooses; INFO if it chooses nothing. A part of it that cannot be read is named and left out.
 fn chosen(text: &str) -> Targets {
     let mut targets = Targets::new();

@@ -145,7 +145,8 @@ async fn ctrl_c_ends_the_hold_and_the_failure_is_told() {
         Some(2),
         "{text}"
     );
-    assert!(text.contains("the router forwards nothing"), "{text}");
+    let told = "test fails failed: the router forwards nothing\n";
+    assert!(text.contains(told) && text.contains("\n  evidence: "), "{text}");
     let engine = alpy::docker::Engine::connect().await.unwrap();
     let left = engine
         .labelled(&format!("{}={run}", alpy::RUN_LABEL))

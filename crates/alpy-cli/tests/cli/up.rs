@@ -214,25 +214,29 @@ async fn what_a_run_without_its_process_has_left_is_swept() {
     let [node] = &engine.labelled(&label).await.unwrap()[..] else {
         panic!("one node")
     };
+    let host = up["engine"].as_str().unwrap();
+    let docker = async |arguments: &[&str]| {
+        let output = Command::new("docker")
+            .env("DOCKER_HOST", host)
+            .args(arguments)
+            .output();
+        let output = output.await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let image = docker(&["inspect", "--format", "{{.Image}}", node]).await;
+    let plant = async |pid: u32| {
+        let run = format!("{pid}-0-0badc0de");
+        let (name, label) = (
+            format!("alpy-bed-{run}-node0"),
+            format!("{}={run}", alpy::RUN_LABEL),
+        );
+        docker(&["create", "--name", &name, "--label", &label, &image, "guard"]).await;
+        name
+    };
     // No process has this id: the kernel's greatest is 4194304.
-    let run = "4999999-0-0badc0de";
-    let planted = format!("alpy-bed-{run}-node0");
-    let mut create = Command::new("docker");
-    create.env("DOCKER_HOST", up["engine"].as_str().unwrap());
-    create.args(["inspect", "--format", "{{.Image}}", node]);
-    let image = String::from_utf8(create.output().await.unwrap().stdout).unwrap();
-    let mut create = Command::new("docker");
-    create.env("DOCKER_HOST", up["engine"].as_str().unwrap());
-    create.args([
-        "create",
-        "--name",
-        &planted,
-        "--label",
-        &format!("{}={run}", alpy::RUN_LABEL),
-        image.trim(),
-        "guard",
-    ]);
-    assert!(create.status().await.unwrap().success());
+    let planted = plant(4_999_999).await;
+    let of_this_process = plant(std::process::id()).await;
 
     let has = |said: &serde_json::Value, name: &str| {
         said["containers"]
@@ -242,11 +246,15 @@ async fn what_a_run_without_its_process_has_left_is_swept() {
             .any(|one| one == name)
     };
     let dry = desk.alpy(&["sweep", "--dry-run", "--json"]).await.good().json();
-    assert!(has(&dry, &planted) && dry["removed"] == false, "{dry}");
+    assert!(has(&dry, &planted) && !has(&dry, &of_this_process), "{dry}");
+    assert_eq!(dry["removed"], false);
     let swept = desk.alpy(&["sweep", "--json"]).await.good().json();
     assert!(has(&swept, &planted), "{swept}");
-    let left = engine.labelled(alpy::RUN_LABEL).await.unwrap();
-    assert!(left.contains(node), "the node of a run under way is left alone");
+    let left = engine.containers(alpy::RUN_LABEL).await.unwrap();
+    let is_left = |name: &str| left.iter().any(|one| one.id == name || one.name == name);
+    assert!(is_left(node), "the node of a run under way is left alone");
+    assert!(is_left(&of_this_process), "so is what a process may still be at");
+    docker(&["rm", &of_this_process]).await;
     let dry = desk.alpy(&["sweep", "--dry-run", "--json"]).await.good().json();
     assert!(!has(&dry, &planted), "{dry}");
     desk.alpy(&["down", "bed"]).await.good();

@@ -210,6 +210,24 @@ async fn a_follower_loses_and_doubles_nothing_of_what_is_written_byte_by_byte() 
 }
 
 #[tokio::test]
+async fn a_stream_that_is_told_of_the_end_has_all_that_came_before_it() {
+    let growing = Growing::new();
+    let mut stream = Vec::new();
+    let end = async {
+        // Written at the last moment, so that nothing tells of it any more.
+        growing.append(&record(17));
+    };
+    let streamed = growing.capture.stream_until(&mut stream, end);
+    timeout(LONG, streamed).await.expect("it ends").unwrap();
+    let mut reader = Reader::new(&stream[..], "stream").unwrap();
+    let mut count = 0;
+    while reader.next_frame().unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, growing.capture.packets().unwrap().count());
+}
+
+#[tokio::test]
 async fn streams_what_is_there_and_what_comes_to_a_pipe() {
     let growing = Growing::new();
     let (ours, mut theirs) = tokio::io::duplex(64);

@@ -21,6 +21,7 @@ use super::Testbed;
 use crate::control::{self, Reply, Request, Status};
 use crate::error::{Error, Result};
 use crate::failure::chain;
+use crate::logging;
 
 /// The file that is there while the testbed is held. Whoever removes it resumes the test.
 const HELD: &str = "held";
@@ -110,7 +111,7 @@ impl Testbed {
             dir: self.evidence.dir().to_owned(),
             source,
         })?;
-        say(&self.what_to_type(why)).await;
+        logging::say(&self.what_to_type(why)).await;
         let mut looks = interval(LOOK);
         loop {
             tokio::select! {
@@ -253,12 +254,4 @@ impl Drop for Held<'_> {
         // Where somebody has removed it already, all is well.
         let _ = fs::remove_file(&self.file);
     }
-}
-
-/// To stderr itself: what is printed in other ways, the harness of a test keeps until the test is over.
-async fn say(text: &str) {
-    let text = format!("\n{text}\n\n");
-    let write = move || io::Write::write_all(&mut io::stderr(), text.as_bytes());
-    // Nobody may be reading.
-    let _ = tokio::task::spawn_blocking(write).await;
 }

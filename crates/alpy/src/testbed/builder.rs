@@ -8,7 +8,7 @@ use std::time::Duration;
 use alpy_docker::Engine;
 use alpy_qemu::{Accelerator, Machine};
 use tokio::time::timeout;
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::attended::Pause;
 use super::creation::Parts;
@@ -246,12 +246,11 @@ impl TestbedBuilder {
         let interrupted = report.interrupted || matches!(report.cause, Cause::Interrupt(_));
         let failure = report.into_failure(&test);
         write_report(&evidence, &recorder, Some(&failure)).await;
+        // Whoever runs the test prints the error that it returns; this is for the evidence.
+        debug!(target: "alpy::testbed", "{failure}");
         if interrupted {
             // The process is about to end by the signal: nobody else will say it.
-            error!(target: "alpy::testbed", "{failure}");
-        } else {
-            // Whoever runs the test prints the error that it returns; this is for the evidence.
-            debug!(target: "alpy::testbed", "{failure}");
+            logging::say(&failure.to_string()).await;
         }
         info!(target: "alpy::testbed", "Test failed");
         Err(failure)
