@@ -226,7 +226,7 @@ async fn what_a_run_without_its_process_has_left_is_swept() {
     };
     let image = docker(&["inspect", "--format", "{{.Image}}", node]).await;
     let plant = async |pid: u32| {
-        let run = format!("{pid}-0-0badc0de");
+        let run = format!("{pid}-{}-0badc0de", std::process::id());
         let (name, label) = (
             format!("alpy-bed-{run}-node0"),
             format!("{}={run}", alpy::RUN_LABEL),
