@@ -142,6 +142,7 @@ pub(crate) struct RunLog {
 impl RunLog {
     pub(crate) fn create(test: &str, file: &Path) -> io::Result<Self> {
         let log = DebugLog {
+            test: test.to_owned(),
             since: Instant::now(),
             file: Mutex::new(File::create_new(file)?),
         };
@@ -176,6 +177,7 @@ fn with_runs<T>(act: impl FnOnce(&mut HashMap<u64, Arc<DebugLog>>) -> T) -> T {
 
 #[derive(Debug)]
 struct DebugLog {
+    test: String,
     since: Instant,
     file: Mutex<File>,
 }
@@ -236,7 +238,8 @@ impl Visit for RunNumber {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
-/// `INFO alpy::node         Create nodes... done`
+/// `INFO alpy::node         Create nodes... done`, and where several tests run at once in this process,
+/// `INFO alpy::node         [forward-ipv4] Create nodes... done`.
 struct StepFormat;
 
 impl<S, N> FormatEvent<S, N> for StepFormat
@@ -252,6 +255,13 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         write!(writer, "{:<5} {:<20} ", metadata.level(), metadata.target())?;
+        if with_runs(|runs| runs.len() > 1) {
+            let spans = context.event_scope().into_iter().flatten();
+            let log = spans.filter_map(|span| span.extensions().get::<Arc<DebugLog>>().cloned());
+            if let Some(log) = log.last() {
+                write!(writer, "[{}] ", log.test)?;
+            }
+        }
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
@@ -297,6 +307,40 @@ mod tests {
         let some = "alpy=debug, alpy::docker=warn,alpy=loud";
         assert!(debug(some, "alpy::node"));
         assert!(!info(some, "alpy::docker") && !info(some, "bollard"));
+    }
+
+    #[test]
+    fn a_line_names_its_test_while_there_are_others() {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let written = lines.clone();
+        let steps = tracing_subscriber::fmt::layer()
+            .event_format(StepFormat)
+            .with_ansi(false)
+            .with_writer(move || written.clone());
+        let subscriber = tracing_subscriber::registry()
+            .with(steps)
+            .with(EvidenceLayer::new());
+        let dir = tempfile::tempdir().unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            let one = RunLog::create("one", &dir.path().join("one")).unwrap();
+            let two = RunLog::create("two", &dir.path().join("two")).unwrap();
+            one.span().in_scope(|| tracing::info!("Create nodes..."));
+            two.span().in_scope(|| tracing::info!("Create nodes..."));
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let said: Vec<_> = text.lines().map(|line| line.split_once('[').unwrap().1).collect();
+        assert_eq!(said, ["one] Create nodes...", "two] Create nodes..."]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use alpy::docker::Engine;
 use alpy::pcap::Reader;
 use alpy_need::need;
+use rexpect::session::spawn_command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -55,6 +56,7 @@ async fn a_topology_is_up_until_it_is_taken_down() {
     cables(&desk).await;
     capture(&desk).await;
     console(&desk).await;
+    terminal(&desk).await;
 
     let down = desk.alpy(&["down", "bed", "--json"]).await.good().json();
     assert_eq!(down["state"], "passed");
@@ -182,6 +184,33 @@ async fn console(desk: &Desk) {
         absent.status == 3 && absent.stderr.contains("no machine 1"),
         "{absent:?}"
     );
+}
+
+/// On a terminal, keys go through as they are, but for the one that leaves; a command in a node has a terminal too.
+async fn terminal(desk: &Desk) {
+    let command = |arguments: &[&str]| desk.command(arguments).into_std();
+    let (console, exec) = (
+        command(&["console", "bed"]),
+        command(&["exec", "bed", "0", "--", "sh", "-c", "tty; stty -a"]),
+    );
+    let typed = tokio::task::spawn_blocking(move || {
+        let mut console = spawn_command(console, Some(30_000)).unwrap();
+        console.exp_string("Ctrl-] leaves it").unwrap();
+        // The menu is on the screen, and a key that chooses nothing changes nothing. Ctrl-C goes to the machine.
+        console.exp_string("Select boot device").unwrap();
+        console.send_control('c').unwrap();
+        console.send_control(']').unwrap();
+        console.exp_eof().unwrap();
+        let status = console.process().wait().unwrap();
+        let mut exec = spawn_command(exec, Some(30_000)).unwrap();
+        exec.exp_string("/dev/pts/").unwrap();
+        // It is a terminal again that deals with lines.
+        exec.exp_regex(" icanon").unwrap();
+        exec.exp_eof().unwrap();
+        format!("{status:?}")
+    });
+    let status = typed.await.unwrap();
+    assert!(status.contains("Exited") && status.ends_with(" 0)"), "{status}");
 }
 
 #[tokio::test]
