@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use alpy::runs::RunState;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -79,6 +82,17 @@ impl Desk {
                     .starts_with(self.base().to_str().unwrap())
         });
         row.cloned().unwrap_or_default()
+    }
+}
+
+/// Of a test that fails in the middle, no testbed stays.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let under_way = alpy::runs::below(&self.base()).into_iter();
+        for run in under_way.filter(|run| run.state == RunState::UnderWay) {
+            let pid = run.pid.and_then(|pid| i32::try_from(pid).ok());
+            let _ = pid.map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
+        }
     }
 }
 

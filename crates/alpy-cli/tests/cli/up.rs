@@ -188,7 +188,12 @@ async fn console(desk: &Desk) {
 
 /// On a terminal, keys go through as they are, but for the one that leaves; a command in a node has a terminal too.
 async fn terminal(desk: &Desk) {
-    let command = |arguments: &[&str]| desk.command(arguments).into_std();
+    let command = |arguments: &[&str]| {
+        let mut command = desk.command(arguments);
+        // The terminal takes its place.
+        command.stdin(Stdio::inherit());
+        command.into_std()
+    };
     let (console, exec) = (
         command(&["console", "bed"]),
         command(&["exec", "bed", "0", "--", "sh", "-c", "tty; stty -a"]),
