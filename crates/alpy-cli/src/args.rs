@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 const AFTER: &str = "\
-TEST is the name of a test as `alpy ps` shows it, or the path of its evidence directory. Runs under way are found wherever their evidence is;
-those that have ended below the evidence base: --evidence, else ALPY_EVIDENCE, else `alpy` in CARGO_TARGET_DIR, else `target/alpy` here or
-above.
+TEST is the name of a test as `alpy ps` shows it, or the path of its evidence directory. Runs under way are found wherever their evidence \
+is; those that have ended below the evidence base: --evidence, else ALPY_EVIDENCE, else `alpy` in CARGO_TARGET_DIR, else `target/alpy` here \
+or above.
 
-Exit status: 0 if it was done; 1 if not, or if something is found to be wrong; 2 if what was typed or a file cannot be right; 3 if there is
+Exit status: 0 if it was done; 1 if not, or if something is found to be wrong; 2 if what was typed or a file cannot be right; 3 if there is \
 no such test; 130 after Ctrl-C. `alpy exec` has that of its command.";
 
 /// See, enter and make testbeds by hand.
@@ -42,7 +42,7 @@ pub enum Command {
     Exec(Exec),
     /// Write the frames of a link to stdout as they come: `alpy capture TEST 0 | wireshark -ki-`.
     Capture(Capture),
-    /// Show the cable of a link, or pull it out or plug it in at both ends.
+    /// Pull the cable of a link out, or plug it in, at both ends.
     Link(Link),
     /// Let a test go on that is held.
     Resume(Resume),

@@ -50,8 +50,12 @@ pub async fn run(output: &Output) -> Result<ExitCode> {
         )),
     };
     let engine = engine.map(|engine| engine_words(&engine)).map_err(|error| {
-        let remedy = "sudo apt-get install docker.io, and add yourself to the group `docker`; or a rootless engine; or DOCKER_HOST";
-        (format!("{:#}", anyhow::Error::from(error)), remedy.to_owned())
+        let error = error.to_string();
+        // Which sockets were tried is for those who know that there is an engine.
+        let (found, _) = error.split_once("; remedy: ").unwrap_or((&error, ""));
+        let remedy = "sudo apt-get install docker.io, and become one of the group `docker`; or a rootless engine; or \
+                      DOCKER_HOST, should there be one elsewhere";
+        (found.to_owned(), remedy.to_owned())
     });
     let findings = [
         required("QEMU", emulator),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::output::Output;
+use crate::output::{Output, print};
 
 /// An error with an exit status of its own.
 #[derive(Debug)]
@@ -41,7 +41,9 @@ pub fn tell(error: &anyhow::Error, output: &Output) -> ExitCode {
         .downcast_ref::<Failure>()
         .map_or(1, |failure| failure.status);
     if output.json {
-        println!("{}", json!({"error": format!("{error:#}"), "status": status}));
+        let told = json!({"error": format!("{error:#}"), "status": status});
+        // Nobody may be reading, and the status says it too.
+        let _ = print(&format!("{told}\n"));
     } else {
         eprintln!("alpy: {error:#}");
     }

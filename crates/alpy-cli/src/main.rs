@@ -27,7 +27,7 @@ use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 use find::Runs;
-use output::Output;
+use output::{Output, print};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -63,11 +63,13 @@ async fn run(args: Args, output: &Output) -> Result<ExitCode> {
         Command::Down(down) => up::down(&runs, &down, output).await,
         Command::Report(report) => report::run(&runs, &report, output),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "alpy", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "alpy", &mut script);
+            print(&String::from_utf8(script)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {
-            println!("{}", topology::schema()?);
+            print(&format!("{}\n", topology::schema()?))?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What is printed, and how: for people or for programs, in colour on a terminal alone.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -29,18 +29,16 @@ impl Output {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             json,
-            colours: std::io::stdout().is_terminal() && !no_color,
+            colours: io::stdout().is_terminal() && !no_color,
         }
     }
 
     /// Prints a value as JSON, or what it is for people.
-    pub fn show(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> serde_json::Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(value)?);
-        } else {
-            print!("{}", text());
-        }
-        Ok(())
+    pub fn show(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        print(&match self.json {
+            true => format!("{}\n", serde_json::to_string_pretty(value)?),
+            false => text(),
+        })
     }
 
     /// The text in a colour, if there are any.
@@ -57,10 +55,18 @@ impl Output {
     }
 }
 
+/// To stdout, whose reader may have seen enough.
+pub fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Awaits what may take long. On a terminal, a line says so from the first second on.
 pub async fn progress<F: Future>(what: &str, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
-    let terminal = std::io::stderr().is_terminal();
+    let terminal = io::stderr().is_terminal();
     let begin = Instant::now();
     let mut looks = interval_at(begin + SLOW, SLOW);
     loop {
@@ -74,7 +80,7 @@ pub async fn progress<F: Future>(what: &str, future: F) -> F::Output {
             }
             now = looks.tick(), if terminal => {
                 eprint!("\r{what}... {} s", (now - begin).as_secs());
-                let _ = std::io::stderr().flush();
+                let _ = io::stderr().flush();
             }
         }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use alpy::docker::{Running, Tar};
 use alpy::{TestResult, Testbed, TestbedBuilder};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
@@ -19,6 +19,8 @@ use toml::Spanned;
 use link::LinkTable;
 use machine::MachineTable;
 use place::Source;
+
+use crate::failure::usage;
 
 /// A testbed for `alpy up`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -77,7 +79,8 @@ impl Topology {
     /// # Errors
     /// The file cannot be read; it is not right, in which case the error names line and column, and has an exit status of its own.
     pub fn read(path: &Path) -> Result<(Self, TestbedBuilder)> {
-        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text =
+            fs::read_to_string(path).map_err(|error| usage(format!("read {}: {error}", path.display())))?;
         Self::parse(path, &text)
     }
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What can be typed without a testbed, and what is wrong with it.
 
+use std::process::Stdio;
+
+use serde_json::Value;
+
 use crate::support::Desk;
 
 #[tokio::test]
@@ -83,6 +87,49 @@ async fn a_topology_that_is_wrong_is_told_with_line_and_column() {
         "name = \"office\"\n[[machine]]\n[[machine]]\n[[link]]\nbetween = [0, 1]\n",
     );
     desk.alpy(&["up", "--check", "office.toml"]).await.good();
+}
+
+#[tokio::test]
+async fn the_doctor_has_a_line_for_each_thing_and_a_remedy_for_what_is_missing() {
+    let desk = Desk::new();
+    let mut command = desk.command(&["doctor", "--json"]);
+    let nowhere = desk.base().join("absent.sock");
+    let output = command
+        .env("PATH", "/nonexistent")
+        .env("DOCKER_HOST", format!("unix://{}", nowhere.display()))
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |what: &str| findings.iter().find(|finding| finding["what"] == what).unwrap();
+    for (what, state, remedy) in [
+        ("QEMU", "missing", "qemu-system-x86"),
+        ("container engine", "missing", "docker.io"),
+        ("swtpm", "optional", "swtpm"),
+        ("docker command", "optional", "docker.io"),
+    ] {
+        let finding = of(what);
+        assert_eq!(finding["state"], state, "{finding}");
+        assert!(finding["remedy"].as_str().unwrap().contains(remedy), "{finding}");
+    }
+    let text = desk.alpy(&["doctor"]).await.stdout;
+    assert_eq!(text.lines().count(), findings.len(), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours but on a terminal: {text:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let desk = Desk::new();
+    let mut command = desk.command(&["schema"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[tokio::test]
