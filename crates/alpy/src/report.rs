@@ -12,6 +12,7 @@ mod owners;
 mod packets;
 mod page;
 mod record;
+mod sequence;
 mod source;
 mod topology;
 

@@ -127,6 +127,113 @@ fn busy(dir: &Path, packets: u64) {
     fs::write(dir.join("run.json"), run.to_string()).unwrap();
 }
 
+/// A run of two routers: each datagram comes in on link 0 and leaves on link 1, to the second router, a fifth of a millisecond later. The clock of the
+/// first router is half a second slow, and that of the second, which sends to its node on link 2, is three seconds fast.
+fn router(dir: &Path) {
+    let datagrams = |link: usize, clock: f64, times: &[f64]| {
+        let file = File::create(dir.join(format!("link{link}.pcap"))).unwrap();
+        let mut writer = Writer::new(file).unwrap();
+        for (number, at) in times.iter().enumerate() {
+            let source = if link == 0 {
+                [2, 0, 0, 0, 0, 1]
+            } else {
+                [0x52, 0x54, 0, 0, 0, link as u8]
+            };
+            let mut bytes = [
+                &[0xff; 6][..],
+                &source,
+                &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 192, 168, 0, 1],
+            ]
+            .concat();
+            bytes.extend([192, 168, 9, 9, 0, 7, 0, 10 + number as u8, 0, 8, 0, 0]);
+            let at = Duration::from_secs_f64(1000.0 + at - clock);
+            writer.write(&Frame::new(at, bytes)).unwrap();
+        }
+        let clock_ahead = clock;
+        let node = json!({"node": link, "mac": "02:00:00:00:00:01", "addresses": ["192.168.0.1/24"]});
+        let near = json!({"machine": 0, "mac": format!("52:54:00:00:00:0{link}")});
+        let ends = match link {
+            0 => json!([node, near]),
+            1 => json!([near, {"machine": 1, "mac": "52:54:00:00:00:11"}]),
+            _ => json!([{"node": link, "addresses": []}, {"machine": 1, "mac": "52:54:00:00:00:02"}]),
+        };
+        json!({"capture": format!("link{link}.pcap"), "ends": ends, "clock_ahead": clock_ahead})
+    };
+    let links = [
+        datagrams(0, 0.5, &[0.1, 0.2]),
+        datagrams(1, 0.5, &[0.1002, 0.2002]),
+        datagrams(2, -3.0, &[0.15, 0.25]),
+    ];
+    let run = json!({
+        "format": 1,
+        "test": "router",
+        "verdict": "passed",
+        "began": 1000,
+        "ended": 1001,
+        "machines": [{"folder": ""}, {"folder": "machine1"}],
+        "links": links,
+    });
+    fs::write(dir.join("run.json"), run.to_string()).unwrap();
+}
+
+/// A run of a machine with so many nodes, each of which has sent three datagrams.
+fn star(dir: &Path, nodes: usize) {
+    let link = |index: usize| {
+        let name = format!("link{index}.pcap");
+        capture(&dir.join(&name), 3);
+        json!({"capture": name, "ends": [{"node": index, "mac": "02:00:00:00:00:01"}, {"machine": 0}], "clock_ahead": 0})
+    };
+    let links: Vec<_> = (0..nodes).map(link).collect();
+    let run =
+        json!({"format": 1, "test": "star", "began": 1000, "ended": 1001, "machines": [{}], "links": links});
+    fs::write(dir.join("run.json"), run.to_string()).unwrap();
+}
+
+#[test]
+fn a_packet_comes_in_at_one_link_and_leaves_at_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    router(dir.path());
+    let page = fs::read_to_string(alpy::report::render(dir.path()).unwrap()).unwrap();
+    let (_, sequence) = page.split_once("<ol class=\"sequence\"").unwrap();
+    let (sequence, _) = sequence.split_once("</ol>").unwrap();
+    let rows = sequence.lines().skip(1).filter(|row| row.starts_with("<li"));
+    let rows: Vec<_> = rows
+        .map(|row| {
+            let between =
+                |before: &str, after: &str| row.split_once(before).unwrap().1.split_once(after).unwrap().0;
+            let place = between("left:", "%").parse::<f64>().unwrap().round();
+            (
+                between("<li class=\"", " "),
+                between("<time>", "</time>"),
+                between("<i>", "</i>"),
+                place,
+            )
+        })
+        .collect();
+    // From the node to the first machine, from there to the second one, and, by itself, from that one to its node.
+    let expected = [
+        ("right", "0.1000", "link 0", 13.0),
+        ("right", "0.1002", "link 1", 38.0),
+        ("right", "0.1500", "link 2", 63.0),
+        ("right", "0.2000", "link 0", 13.0),
+        ("right", "0.2002", "link 1", 38.0),
+        ("right", "0.2500", "link 2", 63.0),
+    ];
+    assert_eq!(rows, expected, "{sequence}");
+    let names: Vec<_> = sequence
+        .split("</li>")
+        .next()
+        .unwrap()
+        .split("<b>")
+        .skip(1)
+        .collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(
+        sequence.contains("<b>node 0</b><b>machine 0</b><b>machine 1</b><b>node 2</b>"),
+        "{names:?}"
+    );
+}
+
 #[test]
 fn nothing_that_a_machine_prints_becomes_a_part_of_the_page() {
     let dir = tempfile::tempdir().unwrap();
@@ -287,6 +394,13 @@ mod browser {
                 title: page.title,
                 color: getComputedStyle(page.body).backgroundColor,
                 bars: [...page.querySelectorAll('.track b')].map(b => b.getBoundingClientRect().width),
+                arrows: [...page.querySelectorAll('.sequence li div > b')].filter(b => b.style.left).map(b => {
+                    const [arrow, heads] = [b.getBoundingClientRect(), [...page.querySelectorAll('.parties b')].map(h => h.getBoundingClientRect())];
+                    const middles = heads.map(h => (h.left + h.right) / 2);
+                    return [arrow.left, arrow.right].map(x => middles.findIndex(m => Math.abs(m - x) < 1.5));
+                }),
+                heads: [...page.querySelectorAll('.parties')].map(e => getComputedStyle(e).position)[0] ?? null,
+                rows: page.querySelectorAll('.sequence li').length,
                 wide: all.filter(e => e.getBoundingClientRect().right > innerWidth).map(e => `${e.tagName}.${e.className}`).slice(0, 8),
             });
         }, 300);";
@@ -369,6 +483,43 @@ mod browser {
     }
 
     #[test]
+    fn an_arrow_leads_from_the_one_to_the_other() {
+        if !has_browser() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        router(dir.path());
+        let page = alpy::report::render(dir.path()).unwrap();
+        // The rules for paper hold on a screen as wide as A4 once they are called those of a screen.
+        let html = fs::read_to_string(&page).unwrap();
+        let paper = dir.path().join("paper.html");
+        fs::write(&paper, html.replace("@media print", "@media screen")).unwrap();
+        for (page, width) in [(&page, 360), (&page, 1400), (&paper, 794)] {
+            let seen = look(dir.path(), page, width);
+            assert_eq!(seen["width"], width, "{seen}");
+            // What stays at the top of a screen would cover what is printed.
+            let position = if page == &paper { "static" } else { "sticky" };
+            assert_eq!(seen["heads"], position, "{seen}");
+            // Each begins in the middle of a name and ends in the middle of another.
+            let once = [[0, 1], [1, 2], [2, 3]];
+            assert_eq!(seen["arrows"], json!([once, once].concat()), "{width}: {seen}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        star(dir.path(), 15);
+        let page = alpy::report::render(dir.path()).unwrap();
+        let seen = look(dir.path(), &page, 360);
+        assert_eq!(seen["width"], 360, "{seen}");
+        // Eight nodes on the left of the machine and seven on the right.
+        let from_node = |node| if node < 8 { [node, 8] } else { [8, node + 1] };
+        let once: Vec<_> = (0..15).map(from_node).collect();
+        assert_eq!(
+            seen["arrows"],
+            json!([&once[..], &once, &once].concat()),
+            "{seen}"
+        );
+    }
+
+    #[test]
     fn it_is_fast_with_many_packets() {
         if !has_browser() {
             return;
@@ -380,6 +531,8 @@ mod browser {
         let seen = look(dir.path(), &page, 390);
         let took = began.elapsed();
         println!("the browser started, and has laid it out: {took:?}");
+        // The names, the first and the last ones, those around the two marks, and what is not shown between them.
+        assert_eq!(seen["rows"], 1 + 2 * 200 + 2 + 25 + 2, "{seen}");
         assert_eq!(seen["width"], 390, "{seen}");
         assert!(took < Duration::from_secs(30), "{took:?}");
     }
