@@ -11,6 +11,7 @@ mod html;
 mod owners;
 mod packets;
 mod page;
+mod rates;
 mod record;
 mod sequence;
 mod source;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use alpy_pcap::{Capture, Conversation, Frame, Packet, Reader};
 
 use super::owners::{Owners, Sources};
+use super::rates::{Rates, rates};
 use super::record::{Link, Mark, Record};
 
 /// How many packets are shown of the first and the last, and of those before and after a mark.
@@ -23,12 +24,6 @@ const CONVERSATIONS_OF: u64 = 100_000;
 
 /// How many conversations are listed.
 const CONVERSATIONS: usize = 50;
-
-/// How many points a plot has at most.
-const POINTS: f64 = 160.0;
-
-/// The shortest interval of a plot, in seconds.
-const SHORTEST: f64 = 0.01;
 
 /// What a link's capture says.
 #[derive(Debug, Default)]
@@ -75,16 +70,6 @@ pub(super) enum Rung {
     },
     /// Packets that are not shown.
     More(u64),
-}
-
-/// Bits per second.
-#[derive(Debug, PartialEq)]
-pub(super) struct Rates {
-    /// When the first interval begins, in seconds since the run began.
-    pub(super) begin: f64,
-    /// How long each is, in seconds.
-    pub(super) interval: f64,
-    pub(super) rates: Vec<f64>,
 }
 
 /// A packet that may be shown.
@@ -268,24 +253,6 @@ fn one_line(frame: Frame<'static>) -> String {
     }
 }
 
-fn rates(points: &[(f64, u32)]) -> Option<Rates> {
-    let times = || points.iter().map(|(at, _)| *at);
-    let (begin, end) = (times().reduce(f64::min)?, times().reduce(f64::max)?);
-    let interval = ((end - begin) / POINTS).max(SHORTEST);
-    let mut bits = vec![0.0; ((end - begin) / interval) as usize + 1];
-    for (at, bytes) in points {
-        let index = ((at - begin) / interval) as usize;
-        if let Some(bits) = bits.get_mut(index) {
-            *bits += f64::from(*bytes) * 8.0;
-        }
-    }
-    Some(Rates {
-        begin,
-        interval,
-        rates: bits.iter().map(|bits| bits / interval).collect(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -293,6 +260,7 @@ mod tests {
     use alpy_pcap::Writer;
 
     use super::*;
+    use crate::report::rates::SHORTEST;
     use crate::report::record::End;
 
     const NODE: [u8; 6] = [2, 0, 0, 0, 0, 1];

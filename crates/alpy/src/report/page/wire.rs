@@ -9,7 +9,8 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::end_name;
 use crate::report::html::{bytes, line, text};
-use crate::report::packets::{Line, Rates, Rung, Summary};
+use crate::report::packets::{Line, Rung, Summary};
+use crate::report::rates::Rates;
 use crate::report::record::{Link, Record};
 use crate::report::source;
 
