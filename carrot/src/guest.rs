@@ -3,28 +3,15 @@
 
 use std::time::Duration;
 
-use alpy::console::{Console, Guest, RemoteShell};
+use alpy::console::RemoteShell;
 use alpy::qmp::Event;
 use alpy::{Dut, step};
 use anyhow::Result;
-
-/// How long the system may take from the CPU's start to the login prompt. A busy machine without KVM takes its time.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long the system may take to power off.
 const POWEROFF_LIMIT: Duration = Duration::from_secs(60);
 
 const SABOTAGE: &str = "RABBIT_SABOTAGE";
-
-const STEP_LIMIT: Duration = Duration::from_secs(20);
-
-/// The rabbit: root logs in without a password.
-fn guest() -> Guest {
-    Guest::busybox()
-        .ready("rabbit login: ")
-        .boot_limit(BOOT_LIMIT)
-        .limit(STEP_LIMIT)
-}
 
 /// The shell of root, who has no password: the one in which the machine's recipe ends, else after the login prompt. Of a testbed, it is
 /// that of the first machine; for others give [`bed.dut(1)`](alpy::Testbed::dut).
@@ -32,16 +19,7 @@ fn guest() -> Guest {
 /// # Errors
 /// There is no prompt in time, or the kernel panics: that is an error at once.
 pub async fn login(machine: &impl AsRef<Dut>) -> Result<RemoteShell> {
-    let machine = machine.as_ref();
-    let console = machine.console();
-    if machine.recipe().is_some() {
-        return Ok(step!("Attach to the shell", guest().attach(console)).await?);
-    }
-    boot_and_login(console).await
-}
-
-async fn boot_and_login(console: &Console) -> Result<RemoteShell> {
-    Ok(step!("Wait for the system to boot and log in", guest().log_in(console)).await?)
+    Ok(machine.as_ref().log_in(&rabbit::guest()).await?)
 }
 
 /// Types a script in and runs it.
@@ -78,12 +56,14 @@ pub async fn reboot(machine: &impl AsRef<Dut>, shell: RemoteShell) -> Result<Rem
         .qmp()
         .wait_until("RESET by the guest", before, POWEROFF_LIMIT, by_guest);
     step!("Wait until the VM resets", reset).await?;
-    boot_and_login(shell.console()).await
+    let guest = rabbit::guest();
+    let log_in = guest.log_in(shell.console());
+    Ok(step!("Wait for the system to boot and log in", log_in).await?)
 }
 
 /// Shuts the system down and waits until the machine is off.
 pub async fn poweroff(machine: &impl AsRef<Dut>, mut shell: RemoteShell) -> Result<()> {
-    step!("Initiate system shutdown", guest().power_off(&mut shell)).await?;
+    step!("Initiate system shutdown", rabbit::guest().power_off(&mut shell)).await?;
     machine.as_ref().wait_powered_down(POWEROFF_LIMIT).await?;
     Ok(())
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use alpy::console::RemoteShell;
+use alpy::console::{Guest, RemoteShell};
 use alpy::pcap::Packet;
 use alpy::qemu::{Machine, Recipe};
-use alpy::{Link, SavedStates, Testbed, TestbedBuilder};
+use alpy::{Link, SavedStates, Testbed, TestbedBuilder, after_login};
 use alpy_need::need;
 use anyhow::Result;
 use carrot::ping;
@@ -50,6 +50,40 @@ async fn restored(
         Ok::<_, anyhow::Error>(fs::read_to_string(bed.evidence().file("debug.log"))?)
     });
     run.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_guest_is_described_once_and_logged_in_to_once() {
+    need!(docker, qemu);
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |guest: Guest| {
+        let machine = rabbit::machine().unwrap().saved_state(after_login(guest.clone()));
+        let states = SavedStates::at(folder.path().join("states"));
+        let run = bed("after-login", states, machine).run(async |bed| {
+            bed.start_cpu().await?;
+            assert!(bed.is_restored());
+            let mut shell = bed.dut(0).log_in(&guest).await?;
+            let name = shell.run("id -un").await?.text().into_owned();
+            assert_eq!(name, "root\n");
+            let console = fs::read_to_string(bed.evidence().file("console.log"))?;
+            let logins = console.lines().filter(|line| *line == "> root").count();
+            assert_eq!(logins, 1, "{console}");
+            Ok::<_, anyhow::Error>(fs::read_to_string(bed.evidence().file("debug.log"))?)
+        });
+        run.await.unwrap()
+    };
+    let built = |log: &str| log.contains("Boot and save state logged-in");
+    let first = run(rabbit::guest()).await;
+    assert!(built(&first), "{first}");
+    let second = run(rabbit::guest()).await;
+    assert!(
+        !built(&second) && second.contains("Restore saved state"),
+        "{second}"
+    );
+    assert!(second.contains("Attach to the shell"), "{second}");
+    // Of a guest that is another one, if only by a word, nothing is known.
+    let third = run(rabbit::guest().gives_up_at("something else")).await;
+    assert!(built(&third), "{third}");
 }
 
 #[tokio::test]
@@ -222,13 +256,9 @@ async fn a_restored_rabbit_and_a_booted_one_see_the_same_wire() {
 #[tokio::test]
 async fn a_rabbit_restored_with_its_disk_writes_to_it_and_reboots() {
     need!(docker, qemu);
-    let recipe = Recipe::new("disk-written")
-        .within(Duration::from_secs(120))
-        .expect("rabbit login: ")
-        .line("root")
-        .expect(rabbit::PROMPT)
-        .line("echo first > /config/first")
-        .root_shell(rabbit::PROMPT);
+    let recipe = after_login(rabbit::guest())
+        .line("echo first > /config/first && echo wr''itten")
+        .expect("written");
     let machine = rabbit::disk_machine().unwrap().saved_state(recipe);
     let run = bed("states-disk", shared(), machine).run(async |bed| {
         bed.start_cpu().await?;
@@ -307,7 +337,7 @@ async fn a_builder_that_is_killed_leaves_nothing_and_holds_up_nobody() {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let booting = async {
         while let Some(line) = log.next_line().await.unwrap() {
-            if line.contains("Wait for \"rabbit login: \"...") {
+            if line.contains("Wait for the system to boot and log in...") {
                 return true;
             }
         }

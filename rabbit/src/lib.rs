@@ -3,6 +3,7 @@
 //!
 //! - [`machine`]: the rabbit as a QEMU machine.
 //! - [`disk_machine`]: the same that boots from a disk, and keeps its configuration there.
+//! - [`guest`]: the system in it, for who logs in.
 //! - [`image`]: the container images that its tests use.
 //! - [`images`]: where `cargo xtask images` put all of them.
 //!
@@ -13,8 +14,10 @@ pub mod images;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use alpy::after_login;
+use alpy::console::Guest;
 use alpy::docker::{Engine, Tar};
-use alpy::qemu::{Disk, Machine, Recipe};
+use alpy::qemu::{Disk, Machine};
 use anyhow::{Context, Result};
 
 /// Memory of the rabbit in MiB.
@@ -23,23 +26,22 @@ pub const MEMORY_MIB: u32 = 256;
 /// What a rabbit's shell prints when it waits for a command.
 pub const PROMPT: &str = "rabbit# ";
 
-/// What a kernel says when it gives up, and then says no more.
-pub const PANIC: &str = "Kernel panic";
-
 /// How long a rabbit may take to boot. A busy machine without KVM takes its time.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
-/// From the CPU's start to the shell of root, who has no password.
-pub fn logged_in() -> Recipe {
-    Recipe::new("logged-in")
-        .within(BOOT_LIMIT)
-        .fails_on(PANIC)
-        .expect("rabbit login: ")
-        .line("root")
-        .root_shell(PROMPT)
+/// How long the login may take, and each command that does not say otherwise.
+const STEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is to be known of the system in a rabbit: root logs in without a password.
+pub fn guest() -> Guest {
+    Guest::busybox()
+        .ready("rabbit login: ")
+        .boot_limit(BOOT_LIMIT)
+        .limit(STEP_LIMIT)
 }
 
-/// The rabbit as a machine: kernel, initrd, serial console, 256 MiB of memory. Tests begin when it is [logged in](logged_in).
+/// The rabbit as a machine: kernel, initrd, serial console, 256 MiB of memory. Tests begin behind the login of its
+/// [guest].
 pub fn machine() -> Result<Machine> {
     let rabbit = images::manifest()?.rabbit;
     Ok(Machine::new()
@@ -47,7 +49,7 @@ pub fn machine() -> Result<Machine> {
         .initrd(rabbit.initrd)
         .append(rabbit.cmdline)
         .memory_mib(MEMORY_MIB)
-        .saved_state(logged_in()))
+        .saved_state(after_login(guest())))
 }
 
 /// The rabbit as a machine with a disk that it boots from: by BIOS, and with [`Machine::firmware`] by UEFI. The rest is as in [`machine`].
@@ -58,7 +60,7 @@ pub fn disk_machine() -> Result<Machine> {
     Ok(Machine::new()
         .disk(Disk::new(disk_image()?).format("raw"))
         .memory_mib(MEMORY_MIB)
-        .saved_state(logged_in()))
+        .saved_state(after_login(guest())))
 }
 
 /// Where a rabbit that booted from its disk has the disk's file system.

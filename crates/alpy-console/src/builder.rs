@@ -37,7 +37,8 @@ impl Builder {
 
     /// Records every byte into this directory, which is made if need be; by default nothing is recorded.
     ///
-    /// - `console.log` is for people: lines received begin with `< `, lines sent with `> `, control characters and bytes that
+    /// - `console.log` is for people: lines received begin with `< `, lines sent with `> `, a
+    ///   [secret](Console::send_secret_line) one as `> <password>`, control characters and bytes that
     ///   are not UTF-8 are shown as escapes (`\x1b`), a backslash is doubled. A line that the other direction interrupts goes
     ///   on in the next one.
     /// - `console.raw` holds the bytes received, exactly.

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::matcher::{Searcher, Unread};
 use crate::shared::{Shared, State};
+use crate::transcript::Transcript;
 use crate::{Builder, Error, Match, ReadUntil};
 
 /// How many lines an error shows of what came last.
@@ -24,6 +26,9 @@ const SEEN_LINES: usize = 30;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Stands for a deadline that the clock cannot hold.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// Records a part of what is sent, as soon as it was: which part of which bytes.
+type Record = fn(&mut Transcript, &[u8], Range<usize>);
 
 /// A serial console: a stream that is read in the background, recorded, and searched for what a test expects.
 ///
@@ -122,19 +127,20 @@ impl Console {
     /// # Errors
     /// [`Error::SendTimeout`] if the far end does not take them, [`Error::Send`] if it is gone; both say how much was sent.
     pub async fn send(&self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
-        let bytes = bytes.as_ref();
-        let (length, after) = (bytes.len(), self.inner.send_deadline);
-        let mut sent = 0;
-        match timeout(after, self.write_all(bytes, &mut sent)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(Error::Send { sent, length, source }),
-            Err(_) => Err(Error::SendTimeout { sent, length, after }),
-        }
+        let record: Record = |transcript, bytes, part| transcript.sent(&bytes[part]);
+        self.send_recorded(bytes.as_ref(), record).await
     }
 
     /// Sends a line and its end, `\n`; see [`send`](Self::send), also for errors and cancel safety.
     pub async fn send_line(&self, line: &str) -> Result<(), Error> {
         self.send(format!("{line}\n")).await
+    }
+
+    /// Sends a line that nobody is to read, such as a password, and its end, `\n`: in the transcript and in the log it is `<password>`. What the far
+    /// end echoes is recorded as all that it says. See [`send`](Self::send), also for errors and cancel safety.
+    pub async fn send_secret_line(&self, secret: &str) -> Result<(), Error> {
+        let record: Record = |transcript, line, part| transcript.sent_in_secret(line.len(), part);
+        self.send_recorded(format!("{secret}\n").as_bytes(), record).await
     }
 
     /// Sends a control character: `send_control('c')` is Ctrl-C. Cancel safe: one byte is sent or none.
@@ -258,7 +264,17 @@ impl Console {
         }
     }
 
-    async fn write_all(&self, bytes: &[u8], sent: &mut usize) -> io::Result<()> {
+    async fn send_recorded(&self, bytes: &[u8], record: Record) -> Result<(), Error> {
+        let (length, after) = (bytes.len(), self.inner.send_deadline);
+        let mut sent = 0;
+        match timeout(after, self.write_all(bytes, record, &mut sent)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(Error::Send { sent, length, source }),
+            Err(_) => Err(Error::SendTimeout { sent, length, after }),
+        }
+    }
+
+    async fn write_all(&self, bytes: &[u8], record: Record, sent: &mut usize) -> io::Result<()> {
         let mut writer = self.inner.writer.lock().await;
         let writer = writer.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         while *sent < bytes.len() {
@@ -267,7 +283,7 @@ impl Console {
                 // The reader needs the transcript before it can record the echo, which so comes after its cause.
                 let mut transcript = self.inner.shared.transcript();
                 let written = ready!(writer.as_mut().poll_write(context, rest))?;
-                transcript.sent(&rest[..written]);
+                record(&mut transcript, bytes, *sent..*sent + written);
                 Poll::Ready(match written {
                     0 => Err(io::Error::from(io::ErrorKind::WriteZero)),
                     _ => Ok(written),

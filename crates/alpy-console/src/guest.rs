@@ -3,8 +3,11 @@
 
 pub(crate) mod login;
 pub(crate) mod needle;
+mod secret;
 
 use std::time::Duration;
+
+use secret::Secret;
 
 use crate::{Console, Error, RemoteShell};
 
@@ -34,18 +37,20 @@ use crate::{Console, Error, RemoteShell};
 /// What a prompt looks like need not be known: [`log_in`](Self::log_in) gives the shell a random one. For what has no such shell,
 /// as firmware and the command lines of vendors, see [`Cli`](crate::Cli) and [`Menu`](crate::Menu).
 ///
+/// Passwords are in no `Debug` output, and the transcript has [`<password>`](Console::send_secret_line) where they are typed.
+///
 /// All texts are found though the guest colours them, and though its kernel prints a message in the middle of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Guest {
     ready: String,
     user: Option<String>,
-    password: Option<String>,
+    password: Option<Secret>,
     password_prompts: Vec<String>,
     refusals: Vec<String>,
     failures: Vec<String>,
     root_command: Option<String>,
-    root_password: Option<String>,
+    root_password: Option<Secret>,
     power_off: String,
     boot_limit: Duration,
     limit: Duration,
@@ -104,7 +109,7 @@ impl Guest {
 
     /// The user's password, none by default. It is typed where the guest asks for it.
     pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.password = Some(password.into());
+        self.password = Some(Secret::from(password.into()));
         self
     }
 
@@ -129,7 +134,7 @@ impl Guest {
 
     /// What that command asks for, none by default.
     pub fn root_password(mut self, password: impl Into<String>) -> Self {
-        self.root_password = Some(password.into());
+        self.root_password = Some(Secret::from(password.into()));
         self
     }
 
@@ -219,7 +224,8 @@ impl Guest {
         shell.console().send_line(&self.power_off).await
     }
 
-    fn is_root(&self) -> bool {
+    /// Whether the shell is root's: root logs in, nobody has to, or there is a [command](Self::root_by) for it.
+    pub fn is_root(&self) -> bool {
         self.root_command.is_some() || self.user.as_ref().is_none_or(|user| user == "root")
     }
 }

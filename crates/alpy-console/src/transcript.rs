@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,8 @@ use crate::escape::{Escaper, last_lines};
 const RECENT: usize = 16 * 1024;
 /// A line that is longer goes to tracing in pieces.
 const TRACED_LINE: usize = 4096;
+/// What stands for a line that nobody is to read.
+const SECRET: &[u8] = b"<password>";
 /// How exactly it is known when something was said. A flood costs no more than a file of this many entries a second.
 const BETWEEN_TIMES: Duration = Duration::from_millis(10);
 
@@ -97,6 +100,19 @@ impl Transcript {
 
     pub(crate) fn sent(&mut self, bytes: &[u8]) {
         self.record(Direction::Sent, bytes);
+    }
+
+    /// A part of a line of this length, its end included, that nobody is to read.
+    pub(crate) fn sent_in_secret(&mut self, length: usize, part: Range<usize>) {
+        if part.is_empty() {
+            return;
+        }
+        if part.start == 0 {
+            self.record(Direction::Sent, SECRET);
+        }
+        if part.end == length {
+            self.record(Direction::Sent, b"\n");
+        }
     }
 
     /// Writes what was held back in the hope of more, and ends the last line.

@@ -74,6 +74,6 @@ pub use machine::Machine;
 pub use nic::{Backend, Nic, NicModel, nic_arguments};
 pub use options::Options;
 pub use qemu::Qemu;
-pub use recipe::{Recipe, RecipeStep, RootShell};
+pub use recipe::{OtherStep, Recipe, RecipeStep, RootShell};
 pub use seed::Seed;
 pub use state::fingerprint;

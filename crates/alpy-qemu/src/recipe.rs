@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The way of a machine from its start to where tests begin.
 
+mod other;
+
+use std::any::Any;
+use std::hash::Hash;
 use std::time::Duration;
+
+pub use other::OtherStep;
 
 /// What to wait for on the serial console of a machine that boots, and what to answer: data, so that a state that is saved at the end
 /// of it can be told from that of another recipe.
@@ -37,6 +43,8 @@ pub enum RecipeStep {
     Expect(String),
     /// Send this line.
     Line(String),
+    /// Do what another crate knows how to do.
+    Other(OtherStep),
 }
 
 impl Recipe {
@@ -76,6 +84,14 @@ impl Recipe {
         self
     }
 
+    /// Does what another crate knows how to do, and this one does not, such as the login of a guest. The value says what; whoever follows
+    /// the recipe has to know its type. States of recipes with other values are other ones, as the hash of the value tells.
+    pub fn other(mut self, name: impl Into<String>, value: impl Hash + Any + Send + Sync) -> Self {
+        let step = OtherStep::new(name.into(), value);
+        self.steps.push(RecipeStep::Other(step));
+        self
+    }
+
     /// Sends a line each time that the state was restored, in place of what [`root_shell`](Self::root_shell) does. `{now}` in it is the
     /// time in seconds since 1970, rounded, `{random}` 32 hexadecimal digits.
     ///
@@ -97,9 +113,14 @@ impl Recipe {
     ///
     /// The shell needs `printf`, `mkdir` and `chmod`; `/tmp` is made if it is not there.
     pub fn root_shell(mut self, prompt: impl Into<String>) -> Self {
-        self.shell = Some(RootShell {
-            prompt: prompt.into(),
-        });
+        let prompt = Some(prompt.into());
+        self.shell = Some(RootShell { prompt });
+        self
+    }
+
+    /// The same in such a shell that listens already, for another step has come to it: there is no prompt to wait for.
+    pub fn in_root_shell(mut self) -> Self {
+        self.shell = Some(RootShell { prompt: None });
         self
     }
 
@@ -137,7 +158,7 @@ impl Recipe {
 /// The shell at the end of a [`Recipe`], and what is typed into it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RootShell {
-    prompt: String,
+    prompt: Option<String>,
 }
 
 impl RootShell {
@@ -146,9 +167,9 @@ impl RootShell {
     /// What it prints if the line has not.
     pub const FAILED: &str = "alpy: failed";
 
-    /// What it prints when it waits for a line.
-    pub fn prompt(&self) -> &str {
-        &self.prompt
+    /// What it prints when it waits for a line, if that is known.
+    pub fn prompt(&self) -> Option<&str> {
+        self.prompt.as_deref()
     }
 
     /// The line that puts the program there.
@@ -258,7 +279,7 @@ mod tests {
     #[test]
     fn passes_time_and_random_bytes_as_the_program_reads_them() {
         let shell = RootShell {
-            prompt: "# ".to_owned(),
+            prompt: Some("# ".to_owned()),
         };
         let line = shell.wake_line(Duration::new(0x0102, 3), [9; 16]);
         let bytes = format!(

@@ -172,6 +172,14 @@ pub enum Error {
         /// The words, and the rest of their line.
         text: String,
     },
+    /// A recipe has a step that is not one of alpy's.
+    #[error(
+        "nobody here knows how to take the step {name:?} of the recipe; remedy: steps of Recipe, or alpy::after_login"
+    )]
+    UnknownStep {
+        /// The name of the step.
+        name: String,
+    },
     /// A guest's shell could not set up what a saved state needs.
     #[error(
         "the guest's shell could not run the line for {what}; remedy: lines of your own, see Recipe::line_after_restore"

@@ -34,7 +34,7 @@
 //! - [`runs`], [`control`]: what other processes can see of a testbed, and ask of it.
 //! - [`evidence`], [`logging`]: what a run leaves, and how the log gets there.
 //! - [`report`]: the page that each run leaves, with all that may tell why it failed.
-//! - [`SavedStates`]: machines that begin a test booted and logged in.
+//! - [`SavedStates`]: machines that begin a test booted and logged in. [`after_login`]: where the login of a [`console::Guest`] ends.
 //! - [`guide`]: the network design, how nodes are built, how a test ends, questions and answers.
 //!
 //! The parts, each a crate that is useful alone:
@@ -58,6 +58,7 @@ mod helper;
 mod limits;
 mod link;
 pub mod logging;
+mod login;
 mod node;
 pub mod report;
 mod run;
@@ -79,6 +80,7 @@ pub use cable::{Cable, CableEnd};
 pub use error::{Error, Result};
 pub use failure::{BoxError, Failure, TestResult};
 pub use link::{DirectLink, Link};
+pub use login::after_login;
 pub use node::Node;
 pub use run::LABEL as RUN_LABEL;
 pub use skeleton::{NamedTaps, Skeleton, SkeletonBuilder};

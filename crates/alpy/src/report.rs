@@ -11,7 +11,9 @@ mod html;
 mod owners;
 mod packets;
 mod page;
+mod rates;
 mod record;
+mod sequence;
 mod source;
 mod topology;
 

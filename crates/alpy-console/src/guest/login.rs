@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Guest;
 use super::needle::{last, needle, plain};
+use super::secret::Secret;
 use crate::shell::typing;
 use crate::{Console, Error, Match, ReadUntil, Regex, RemoteShell};
 
@@ -52,7 +53,7 @@ pub(super) async fn enter(guest: &Guest, console: &Console) -> Result<(), Error>
         what: format!("login as {user:?}"),
         line: user,
         again: Some(last(&guest.ready)),
-        password: guest.password.as_deref(),
+        password: guest.password.as_ref(),
     };
     console.send_line(user).await?;
     entry.own_prompt(guest, console).await.map(drop)
@@ -67,7 +68,7 @@ pub(super) async fn become_root(guest: &Guest, console: &Console) -> Result<(), 
         what: format!("`{command}`"),
         line: command,
         again: None,
-        password: guest.root_password.as_deref(),
+        password: guest.root_password.as_ref(),
     };
     console.send_line(command).await?;
     entry.own_prompt(guest, console).await.map(drop)
@@ -106,7 +107,7 @@ struct Entry<'a> {
     line: &'a str,
     /// What is seen last if it has to be typed once more, since it got lost.
     again: Option<Regex>,
-    password: Option<&'a str>,
+    password: Option<&'a Secret>,
 }
 
 /// What a guest says on the way to a shell.
@@ -152,7 +153,7 @@ impl Entry<'_> {
                     Said::Question => {
                         questions += 1;
                         match password.take() {
-                            Some(password) => console.send_line(password).await?,
+                            Some(password) => console.send_secret_line(password.reveal()).await?,
                             None => asked = true,
                         }
                     }
@@ -167,7 +168,7 @@ impl Entry<'_> {
                         repeats -= 1;
                         console.send_line(self.line).await?;
                     } else if let Some(password) = password.take() {
-                        console.send_line(password).await?;
+                        console.send_secret_line(password.reveal()).await?;
                     } else {
                         console.send_line(&line).await?;
                         pause = LONGEST_PAUSE.min(pause * 2);

@@ -32,6 +32,29 @@ async fn records_both_directions_as_they_come() {
 }
 
 #[tokio::test]
+async fn records_that_a_secret_was_sent_and_what_the_far_end_makes_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (console, mut far) = pair_of(Console::builder().transcript(dir.path()));
+    let log = || fs::read_to_string(dir.path().join("console.log")).unwrap();
+    far.say("Password: ").await;
+    console.expect("Password: ", LONG).await.unwrap();
+    console.send_secret_line("open sesame").await.unwrap();
+    far.hear("open sesame\n").await;
+    assert_eq!(log(), "< Password: \n> <password>\n");
+    console.send_line("id").await.unwrap();
+    assert_eq!(log(), "< Password: \n> <password>\n> id\n");
+    // One that the far end takes in parts is the same: a socket holds some hundred kilobytes.
+    let long = "sesame".repeat(1_000_000);
+    let taken = format!("id\n{long}\n");
+    let (sent, ()) = tokio::join!(console.send_secret_line(&long), far.hear(&taken));
+    sent.unwrap();
+    assert_eq!(log(), "< Password: \n> <password>\n> id\n> <password>\n");
+    far.say("open sesame\r\n").await;
+    console.expect("sesame", LONG).await.unwrap();
+    assert!(log().ends_with("< open sesame\n"), "what it shows is its own");
+}
+
+#[tokio::test]
 async fn records_every_byte_of_noise() {
     let dir = tempfile::tempdir().unwrap();
     let (console, mut far) = pair_of(Console::builder().transcript(dir.path()).window_bytes(10_000));

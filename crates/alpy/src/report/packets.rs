@@ -8,27 +8,22 @@ use std::time::{Duration, Instant};
 use alpy_pcap::{Capture, Conversation, Frame, Packet, Reader};
 
 use super::owners::{Owners, Sources};
-use super::record::{Link, Record};
+use super::rates::{Rates, rates};
+use super::record::{Link, Mark, Record};
 
 /// How many packets are shown of the first and the last, and of those before and after a mark.
-const ENDS: usize = 200;
-const BEFORE_MARK: usize = 5;
-const AFTER_MARK: usize = 20;
+pub(super) const ENDS: usize = 200;
+pub(super) const BEFORE_MARK: usize = 5;
+pub(super) const AFTER_MARK: usize = 20;
 
 /// Around how many marks.
-const MARKS: usize = 20;
+pub(super) const MARKS: usize = 20;
 
 /// Of how many packets it is told who spoke with whom.
 const CONVERSATIONS_OF: u64 = 100_000;
 
 /// How many conversations are listed.
 const CONVERSATIONS: usize = 50;
-
-/// How many points a plot has at most.
-const POINTS: f64 = 160.0;
-
-/// The shortest interval of a plot, in seconds.
-const SHORTEST: f64 = 0.01;
 
 /// What a link's capture says.
 #[derive(Debug, Default)]
@@ -39,6 +34,12 @@ pub(super) struct Summary {
     /// How many came from each end. There are more frames where it is not known of some.
     pub(super) from: [u64; 2],
     pub(super) ladder: Vec<Rung>,
+    /// When each frame was there, in seconds since the run began, and no earlier than the one before.
+    pub(super) times: Vec<f64>,
+    /// The first and the last ones, and those around a mark of any link, by their numbers.
+    pub(super) lines: Vec<Line>,
+    /// Not all of it was read.
+    pub(super) is_partial: bool,
     pub(super) rates: Option<Rates>,
     pub(super) conversations: Vec<Conversation>,
     /// How many more conversations there are.
@@ -47,32 +48,28 @@ pub(super) struct Summary {
     pub(super) notes: Vec<String>,
 }
 
+/// A packet in a line.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Line {
+    /// Which one of its link, from 0.
+    pub(super) number: u64,
+    /// In seconds since the run began.
+    pub(super) at: f64,
+    /// From which end, if that is known.
+    pub(super) from: Option<usize>,
+    pub(super) text: String,
+}
+
 /// A line of a ladder.
 #[derive(Debug, PartialEq)]
 pub(super) enum Rung {
-    Packet {
-        /// In seconds since the run began.
-        at: f64,
-        /// From which end, if that is known.
-        from: Option<usize>,
-        text: String,
-    },
+    Packet(Line),
     Mark {
         at: f64,
         name: String,
     },
     /// Packets that are not shown.
     More(u64),
-}
-
-/// Bits per second.
-#[derive(Debug, PartialEq)]
-pub(super) struct Rates {
-    /// When the first interval begins, in seconds since the run began.
-    pub(super) begin: f64,
-    /// How long each is, in seconds.
-    pub(super) interval: f64,
-    pub(super) rates: Vec<f64>,
 }
 
 /// A packet that may be shown.
@@ -116,6 +113,7 @@ fn read(
     let mut reader = Reader::open(path)?;
     let mut sources = Sources::new(owners, link);
     let mut marks: VecDeque<_> = link.marks.iter().take(MARKS).collect();
+    let mut moments: VecDeque<_> = moments(record, link).into();
     let (mut kept, mut last) = (Vec::new(), VecDeque::new());
     let mut keep_until = ENDS as u64;
     let mut points = Vec::new();
@@ -143,12 +141,18 @@ fn read(
             *end += 1;
         }
         points.push((at, frame.original_len()));
+        summary
+            .times
+            .push(summary.times.last().map_or(at, |last| at.max(*last)));
         while let Some(mark) = marks.front().filter(|mark| mark.made - record.began <= at) {
             seen_marks.push((number, *mark));
+            marks.pop_front();
+        }
+        while moments.front().is_some_and(|moment| *moment <= at) {
             let before = last.len().saturating_sub(BEFORE_MARK);
             kept.extend(last.drain(before..));
             keep_until = keep_until.max(number + AFTER_MARK as u64);
-            marks.pop_front();
+            moments.pop_front();
         }
         let packet = Kept {
             number,
@@ -164,6 +168,7 @@ fn read(
             last.push_back(packet);
         }
         if number % 1024 == 1023 && Instant::now() >= until {
+            summary.is_partial = true;
             summary.notes.push(format!(
                 "Not all was read, for it takes too long: this is about the first {} frames.",
                 summary.frames
@@ -174,30 +179,14 @@ fn read(
     seen_marks.extend(marks.into_iter().map(|mark| (summary.frames, mark)));
     kept.extend(last);
     kept.sort_by_key(|packet| packet.number);
-    let mut seen_marks = seen_marks.into_iter().peekable();
-    let mut next = 0;
-    let mark = |mark: &super::record::Mark| Rung::Mark {
-        at: mark.made - record.began,
-        name: mark.name.clone(),
+    let line = |packet: Kept| Line {
+        number: packet.number,
+        at: packet.at,
+        from: sources.end(&packet.frame),
+        text: one_line(packet.frame),
     };
-    for packet in kept {
-        if packet.number > next {
-            summary.ladder.push(Rung::More(packet.number - next));
-        }
-        next = packet.number + 1;
-        while let Some((_, of)) = seen_marks.next_if(|(number, _)| *number <= packet.number) {
-            summary.ladder.push(mark(of));
-        }
-        summary.ladder.push(Rung::Packet {
-            at: packet.at,
-            from: sources.end(&packet.frame),
-            text: one_line(packet.frame),
-        });
-    }
-    if summary.frames > next {
-        summary.ladder.push(Rung::More(summary.frames - next));
-    }
-    summary.ladder.extend(seen_marks.map(|(_, of)| mark(of)));
+    summary.lines = kept.into_iter().map(line).collect();
+    summary.ladder = ladder(summary, &seen_marks, record.began);
     summary.rates = rates(&points);
     if summary.frames <= CONVERSATIONS_OF && Instant::now() < until {
         let mut all = Capture::open(path)?.ignore_torn_tail().conversations()?;
@@ -212,6 +201,49 @@ fn read(
     Ok(())
 }
 
+/// Around which moments packets are kept: its own marks, and the first ones of all links. In seconds since the run began, one after the other.
+fn moments(record: &Record, link: &Link) -> Vec<f64> {
+    let own = link.marks.iter().take(MARKS);
+    let all = super::sequence::marks(record).into_iter().map(|(_, mark)| mark);
+    let mut moments: Vec<_> = own.chain(all).map(|mark| mark.made - record.began).collect();
+    moments.sort_by(f64::total_cmp);
+    moments
+}
+
+/// The lines that are about a link alone: its first and last packets, and those around its own marks, of which it is known before which packet they were
+/// made.
+fn ladder(summary: &Summary, marks: &[(u64, &Mark)], began: f64) -> Vec<Rung> {
+    let is_near = |number: u64| {
+        let near =
+            |at: u64| (at.saturating_sub(BEFORE_MARK as u64)..at + AFTER_MARK as u64).contains(&number);
+        number < ENDS as u64
+            || number + ENDS as u64 >= summary.frames
+            || marks.iter().any(|(at, _)| near(*at))
+    };
+    let mark = |mark: &Mark| Rung::Mark {
+        at: mark.made - began,
+        name: mark.name.clone(),
+    };
+    let mut marks = marks.iter().peekable();
+    let mut ladder = Vec::new();
+    let mut next = 0;
+    for line in summary.lines.iter().filter(|line| is_near(line.number)) {
+        if line.number > next {
+            ladder.push(Rung::More(line.number - next));
+        }
+        next = line.number + 1;
+        while let Some((_, of)) = marks.next_if(|(number, _)| *number <= line.number) {
+            ladder.push(mark(of));
+        }
+        ladder.push(Rung::Packet(line.clone()));
+    }
+    if summary.frames > next {
+        ladder.push(Rung::More(summary.frames - next));
+    }
+    ladder.extend(marks.map(|(_, of)| mark(of)));
+    ladder
+}
+
 /// A packet in one line, without its time.
 fn one_line(frame: Frame<'static>) -> String {
     let text = Packet::decode(frame).to_string();
@@ -221,24 +253,6 @@ fn one_line(frame: Frame<'static>) -> String {
     }
 }
 
-fn rates(points: &[(f64, u32)]) -> Option<Rates> {
-    let times = || points.iter().map(|(at, _)| *at);
-    let (begin, end) = (times().reduce(f64::min)?, times().reduce(f64::max)?);
-    let interval = ((end - begin) / POINTS).max(SHORTEST);
-    let mut bits = vec![0.0; ((end - begin) / interval) as usize + 1];
-    for (at, bytes) in points {
-        let index = ((at - begin) / interval) as usize;
-        if let Some(bits) = bits.get_mut(index) {
-            *bits += f64::from(*bytes) * 8.0;
-        }
-    }
-    Some(Rates {
-        begin,
-        interval,
-        rates: bits.iter().map(|bits| bits / interval).collect(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -246,7 +260,8 @@ mod tests {
     use alpy_pcap::Writer;
 
     use super::*;
-    use crate::report::record::{End, Mark};
+    use crate::report::rates::SHORTEST;
+    use crate::report::record::End;
 
     const NODE: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const NIC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
@@ -316,7 +331,7 @@ mod tests {
             .ladder
             .iter()
             .map(|rung| match rung {
-                Rung::Packet { at, from, text } => (*at, *from, text.as_str()),
+                Rung::Packet(line) => (line.at, line.from, line.text.as_str()),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -381,23 +396,23 @@ mod tests {
         };
         let summary = of(dir, &record(vec![mark, near, late]));
         let times = summary.ladder.iter().filter_map(|rung| match rung {
-            Rung::Packet { at, .. } => Some(*at),
+            Rung::Packet(line) => Some(line.at),
             _ => None,
         });
         assert!(times.is_sorted(), "{:?}", summary.ladder);
         let mut parts = Vec::new();
         for rung in &summary.ladder {
             match (rung, parts.last_mut()) {
-                (Rung::Packet { .. }, Some((_, count))) => *count += 1,
+                (Rung::Packet(_), Some((_, count))) => *count += 1,
                 (other, _) => parts.push((format!("{other:?}"), 0)),
             }
         }
         // The first 200 come before any other part.
         let counts: Vec<_> = parts.iter().map(|(_, count)| *count).collect();
-        assert_eq!(counts, [199, 5, 20, 125, 100, 0], "{parts:?}");
+        assert_eq!(counts, [199, 5, 20, 100, 100, 0], "{parts:?}");
         assert_eq!(parts[1].0, "More(795)");
         assert!(parts[2].0.contains("failover"), "{parts:?}");
-        assert_eq!(parts[3].0, "More(755)");
+        assert_eq!(parts[3].0, "More(780)");
         assert!(parts[5].0.contains("behind all"), "{parts:?}");
     }
 

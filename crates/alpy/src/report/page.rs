@@ -3,6 +3,7 @@
 
 mod bars;
 mod clock;
+mod sequence;
 mod wire;
 
 use std::fmt::Write;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::html::{bytes, line, text};
 use super::owners::Owners;
-use super::packets::{Rung, Summary, summary};
+use super::packets::{Line, Rung, Summary, summary};
 use super::record::{End, FailureRecord, Record, Verdict};
 use super::source::{self, Said};
 use super::topology;
@@ -58,6 +59,7 @@ pub(super) fn page(dir: &Path, record: &Record) -> String {
     page.push_str("</section>\n");
     bars::timeline(&mut page, record, &started, end, dir);
     clock::clock(&mut page, record, &said);
+    sequence::sequence(&mut page, record, &summaries);
     for (index, link) in record.links.iter().enumerate() {
         wire::link_part(&mut page, dir, record, index, link, &summaries[index], end);
     }
@@ -128,6 +130,9 @@ fn verdict(page: &mut String, record: &Record, end: f64) {
     page.push_str(
         "<a href=\"#topology\">Topology</a> <a href=\"#timeline\">Steps</a> <a href=\"#clock\">Output</a> ",
     );
+    if record.links.len() > 1 {
+        page.push_str("<a href=\"#links\">All links</a> ");
+    }
     for index in 0..record.links.len() {
         let _ = write!(page, "<a href=\"#link{index}\">Link {index}</a> ");
     }
@@ -189,7 +194,7 @@ fn why(page: &mut String, record: &Record, failure: &FailureRecord, summaries: &
     }
     for (index, summary) in summaries.iter().enumerate().filter(|_| any) {
         let packets = summary.ladder.iter().rev().filter_map(|rung| match rung {
-            Rung::Packet { at, from, text } => {
+            Rung::Packet(Line { at, from, text, .. }) => {
                 let ends = record.links.get(index).map(|link| &link.ends);
                 let end = ends.zip(*from).and_then(|(ends, from)| ends.get(from));
                 let from =

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use alpy_console::Console;
+use alpy_console::{Console, Guest, RemoteShell};
 use alpy_qemu::{Qemu, Recipe};
 use alpy_qmp::Client;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{TEARDOWN_STEP, saved};
 use crate::error::{Error, Result};
 use crate::failure::chain;
+use crate::login;
 use crate::report::Words;
 use crate::step;
 
@@ -100,6 +101,30 @@ impl Dut {
     /// Whether the machine was restored from a saved state, and does not boot.
     pub fn is_restored(&self) -> bool {
         self.restored
+    }
+
+    /// A shell of the guest, whose CPU was [started](Self::start_cpu): the one in which the machine's recipe has ended, as
+    /// [`after_login`](crate::after_login) and [`Recipe::root_shell`] do, else the one behind a login once the guest is ready for it. So a test is the
+    /// same with a saved state and without.
+    ///
+    /// After a reboot the shell of the recipe is gone: [`Guest::log_in`] is the word then.
+    ///
+    /// # Errors
+    /// As [`Guest::log_in`] or [`Guest::attach`].
+    ///
+    /// Not cancel safe: the guest may be anywhere.
+    pub async fn log_in(&self, guest: &Guest) -> Result<RemoteShell> {
+        let shell = match self.recipe.as_ref().is_some_and(login::is_in_shell) {
+            true => {
+                let attach = guest.attach(&self.console);
+                step!(target: "alpy::console", self.name.step("Attach to the shell"), attach).await
+            }
+            false => {
+                let log_in = guest.log_in(&self.console);
+                step!(target: "alpy::console", self.name.step(login::STEP), log_in).await
+            }
+        };
+        Ok(shell?)
     }
 
     /// Waits until the guest has powered the machine down and QEMU has stopped it.

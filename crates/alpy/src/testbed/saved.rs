@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::dut::Name;
 use crate::error::{Error, Result};
+use crate::login;
 use crate::run::Run;
 use crate::states::{Found, Held, Key, Lock, SavedStates, Store, on_thread};
 use crate::step;
@@ -203,18 +204,18 @@ impl State {
 /// Does what a recipe says, with a machine that boots.
 pub(super) async fn follow(recipe: &Recipe, console: &Console) -> Result<()> {
     steps(recipe, recipe.steps(), console).await?;
-    if let Some(shell) = recipe.shell() {
-        expect(recipe, shell.prompt(), console).await?;
-        type_in(
-            recipe,
-            shell,
-            &shell.install_line(),
-            "a program to wake up with",
-            console,
-        )
-        .await?;
+    let Some(shell) = recipe.shell() else {
+        return Ok(());
+    };
+    if let Some(prompt) = shell.prompt() {
+        expect(recipe, prompt, console).await?;
     }
-    Ok(())
+    if !recipe.steps_after_restore().is_empty() {
+        // These are in place of the program.
+        return Ok(());
+    }
+    let line = shell.install_line();
+    type_in(recipe, shell, &line, "a program to wake up with", console).await
 }
 
 /// Does what a recipe says, with a machine that was restored.
@@ -233,6 +234,7 @@ async fn steps(recipe: &Recipe, steps: &[RecipeStep], console: &Console) -> Resu
     for step in steps {
         match step {
             RecipeStep::Expect(text) => expect(recipe, text, console).await?,
+            RecipeStep::Other(step) => login::take(step, console).await?,
             RecipeStep::Line(line) => {
                 let seconds = (now() + Duration::from_millis(500)).as_secs();
                 let random: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -280,7 +282,9 @@ async fn type_in(
     if seen.index != 0 {
         return Err(Error::GuestShell { what });
     }
-    console.expect(shell.prompt(), recipe.limit()).await?;
+    if let Some(prompt) = shell.prompt() {
+        console.expect(prompt, recipe.limit()).await?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::end_name;
 use crate::report::html::{bytes, line, text};
-use crate::report::packets::{Rates, Rung, Summary};
+use crate::report::packets::{Line, Rung, Summary};
+use crate::report::rates::Rates;
 use crate::report::record::{Link, Record};
 use crate::report::source;
 
@@ -190,7 +191,7 @@ fn ladder(page: &mut String, summary: &Summary, ends: &[String; 2], index: usize
     );
     for rung in &summary.ladder {
         let _ = match rung {
-            Rung::Packet { at, from, text } => {
+            Rung::Packet(Line { at, from, text, .. }) => {
                 let class = match from {
                     Some(0) => "right",
                     Some(_) => "left",
