@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Builds rabbit, the appliance of the tests, and the root file systems of the containers, from the recipes in
-//! `rabbit/image` and `rabbit/containers` and the packages of a Linux distribution. Works for any user, with no container
+//! Builds rabbit, the appliance of the tests, further machines, and the root file systems of the containers, from the recipes in
+//! `rabbit/image`, `rabbit/machines` and `rabbit/containers` and the packages of a Linux distribution. Works for any user, with no container
 //! engine.
 //!
 //! What was built stays until a recipe or this program changes; newer packages are looked for only on request, so a
@@ -40,10 +40,10 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::process::{self, Kind, command, output};
 use manifest::Appliance;
 use packages::System;
-use recipe::{Recipe, Recipes};
+use recipe::{Kernel, MachineRecipe, Recipe, Recipes};
 use tree::Tree;
 
-pub use manifest::{Container, Manifest};
+pub use manifest::{Container, Machine, Manifest};
 
 /// Programs that a build needs, with the package of Debian that has each.
 pub const PROGRAMS: &[(&str, &str)] = &[
@@ -70,6 +70,9 @@ const BUILDER: &[&str] = &[
     include_str!("images/tree.rs"),
     include_str!("../../rabbit/src/images/manifest.rs"),
 ];
+
+/// The file of the appliance's kernel, in the folder of the images. Further machines boot it too.
+const KERNEL: &str = "kernel";
 
 /// Environment of every container image: an import sets none, and engines then know no PATH.
 const ENVIRONMENT: &[&str] = &["PATH=/usr/sbin:/usr/bin:/sbin:/bin"];
@@ -184,6 +187,11 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
     };
     let name = hash(&[key.as_bytes().to_vec(), format!("{versions:?}").into_bytes()])?;
     let rabbit = appliance(system, recipes, root.path(), new.path())?;
+    let mut machines = BTreeMap::new();
+    for (name, recipe) in recipes.machines.iter().filter(|(_, recipe)| recipe.is_on(system)) {
+        let machine = machine(system, name, recipe, root.path(), new.path());
+        machines.insert(name.clone(), machine.with_context(|| format!("machine {name}"))?);
+    }
     let mut containers = BTreeMap::new();
     for (name, recipe) in &recipes.containers {
         let container = container(system, name, recipe, root.path(), new.path())?;
@@ -197,6 +205,7 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
         built,
         packages: versions,
         rabbit,
+        machines,
         containers,
     };
     let folder = Path::new(&name[..16]);
@@ -226,22 +235,83 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
 fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
     let recipe = &recipes.appliance;
     let described = recipe
+        .recipe
         .kernel
         .as_ref()
         .context("the recipe of rabbit has no kernel")?;
+    let initrd = initrd(system, "initrd", recipe, described, root, new)?;
+    let vmlinuz = vmlinuz(root)?;
+    let image = fs::read(&vmlinuz)?;
+    // As it comes if need be: that is slower.
+    let unpacked = kernel::unpacked(&image, new)?;
+    fs::write(new.join(KERNEL), unpacked.as_ref().unwrap_or(&image))?;
+    disk::write(
+        root,
+        &new.join("disk.img"),
+        &vmlinuz,
+        &new.join(&initrd),
+        &described.cmdline,
+    )
+    .context("make the disk image")?;
+    Ok(Appliance {
+        kernel: KERNEL.into(),
+        initrd,
+        cmdline: described.cmdline.clone(),
+        disk: "disk.img".into(),
+    })
+}
+
+/// Writes the initrd of a further machine into the folder `new`, and its kernel too if that is not the appliance's. Paths in the result are
+/// relative to it.
+fn machine(system: System, name: &str, recipe: &MachineRecipe, root: &Path, new: &Path) -> Result<Machine> {
+    if let Some(boot) = &recipe.recipe.boot {
+        let copy = |pattern: &str, to: String| {
+            fs::copy(programs::find_pattern(root, pattern)?, new.join(&to))?;
+            Ok::<_, anyhow::Error>(PathBuf::from(to))
+        };
+        return Ok(Machine {
+            kernel: copy(&boot.kernel, format!("{name}-kernel"))?,
+            initrd: copy(&boot.initrd, format!("{name}-initrd"))?,
+            cmdline: boot.cmdline.clone(),
+        });
+    }
+    let described = recipe.recipe.kernel.as_ref();
+    let described = described.context("its recipe has neither `kernel` nor `boot`")?;
+    Ok(Machine {
+        kernel: KERNEL.into(),
+        initrd: initrd(system, &format!("{name}-initrd"), recipe, described, root, new)?,
+        cmdline: described.cmdline.clone(),
+    })
+}
+
+/// Writes the root file system of a machine into the folder `new`, under a name. The path in the result is relative to it.
+fn initrd(
+    system: System,
+    name: &str,
+    recipe: &MachineRecipe,
+    described: &Kernel,
+    root: &Path,
+    new: &Path,
+) -> Result<PathBuf> {
     let mut tree = Tree::default();
     programs::skeleton(&mut tree);
-    for source in recipe::files(&recipes.files)? {
+    for source in recipe::files(&recipe.files)? {
         let path = source
-            .strip_prefix(&recipes.files)?
+            .strip_prefix(&recipe.files)?
             .to_str()
-            .context("a file of rabbit is not named in UTF-8")?;
+            .with_context(|| format!("a file for {name} is not named in UTF-8"))?;
         match fs::read_link(&source) {
-            Ok(target) => tree.link(path, target.to_str().context("a link of rabbit is not in UTF-8")?),
+            Ok(target) => {
+                let target = target.to_str();
+                tree.link(
+                    path,
+                    target.with_context(|| format!("a link for {name} is not in UTF-8"))?,
+                );
+            }
             Err(_) => tree.file(path, executable(&source)?, fs::read(&source)?),
         }
     }
-    programs::install(recipe.programs.on(system), root, &mut tree)?;
+    programs::install(recipe.recipe.programs.on(system), root, &mut tree)?;
     let modules = modules::Modules::find(root)?;
     let wanted: Vec<String> = modules
         .present(&described.optional)
@@ -251,38 +321,24 @@ fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Resu
     modules.install(&described.load, &wanted, &mut tree)?;
     // The kernel opens it for init, before there is a /dev.
     tree.terminal("dev/console", 5, 1);
-    let boot = recipe::files(&root.join("boot"))?;
-    let vmlinuz = boot.iter().find(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
-    });
-    let vmlinuz = vmlinuz
-        .with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
-    let image = fs::read(vmlinuz)?;
-    // As it comes if need be: that is slower.
-    let unpacked = kernel::unpacked(&image, new)?;
-    fs::write(new.join("kernel"), unpacked.as_ref().unwrap_or(&image))?;
     // Compressed it boots as fast, and fits a smaller machine.
     fs::write(new.join("root.cpio"), tree.cpio())?;
     let mut compress = command("zstd");
     compress
-        .args(["--quiet", "--rm", "root.cpio", "-o", "initrd"])
+        .args(["--quiet", "--rm", "root.cpio", "-o", name])
         .current_dir(new);
-    output(compress, Kind::Group)?.success("compress the initrd")?;
-    disk::write(
-        root,
-        &new.join("disk.img"),
-        vmlinuz,
-        &new.join("initrd"),
-        &described.cmdline,
-    )
-    .context("make the disk image")?;
-    Ok(Appliance {
-        kernel: "kernel".into(),
-        initrd: "initrd".into(),
-        cmdline: described.cmdline.clone(),
-        disk: "disk.img".into(),
-    })
+    output(compress, Kind::Group)?.success(&format!("compress {name}"))?;
+    Ok(name.into())
+}
+
+/// The kernel of the packages.
+fn vmlinuz(root: &Path) -> Result<PathBuf> {
+    let boot = recipe::files(&root.join("boot"))?;
+    let found = boot.into_iter().find(|path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+    });
+    found.context("no kernel in the packages")
 }
 
 /// Writes a root file system into the folder `new`. Paths in the result are relative to it.
