@@ -17,6 +17,7 @@ mod apt;
 mod disk;
 mod elf;
 mod kernel;
+mod machine;
 // One definition for the writer and the reader; rabbit depends on alpy, which xtask must build without.
 #[path = "../../rabbit/src/images/manifest.rs"]
 mod manifest;
@@ -38,12 +39,11 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::process::{self, Kind, command, output};
-use manifest::Appliance;
 use packages::System;
-use recipe::{Kernel, MachineRecipe, Recipe, Recipes};
+use recipe::{Recipe, Recipes};
 use tree::Tree;
 
-pub use manifest::{Container, Machine, Manifest};
+pub use manifest::{Container, Manifest};
 
 /// Programs that a build needs, with the package of Debian that has each.
 pub const PROGRAMS: &[(&str, &str)] = &[
@@ -63,6 +63,7 @@ const BUILDER: &[&str] = &[
     include_str!("images/disk.rs"),
     include_str!("images/elf.rs"),
     include_str!("images/kernel.rs"),
+    include_str!("images/machine.rs"),
     include_str!("images/modules.rs"),
     include_str!("images/packages.rs"),
     include_str!("images/programs.rs"),
@@ -70,9 +71,6 @@ const BUILDER: &[&str] = &[
     include_str!("images/tree.rs"),
     include_str!("../../rabbit/src/images/manifest.rs"),
 ];
-
-/// The file of the appliance's kernel, in the folder of the images. Further machines boot it too.
-const KERNEL: &str = "kernel";
 
 /// Environment of every container image: an import sets none, and engines then know no PATH.
 const ENVIRONMENT: &[&str] = &["PATH=/usr/sbin:/usr/bin:/sbin:/bin"];
@@ -186,10 +184,10 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
         apt::unpack(&wanted, &recipes.absent(), &images.join("packages"), root.path())?
     };
     let name = hash(&[key.as_bytes().to_vec(), format!("{versions:?}").into_bytes()])?;
-    let rabbit = appliance(system, recipes, root.path(), new.path())?;
+    let rabbit = machine::appliance(system, &recipes.appliance, root.path(), new.path())?;
     let mut machines = BTreeMap::new();
     for (name, recipe) in recipes.machines.iter().filter(|(_, recipe)| recipe.is_on(system)) {
-        let machine = machine(system, name, recipe, root.path(), new.path());
+        let machine = machine::further(system, name, recipe, root.path(), new.path());
         machines.insert(name.clone(), machine.with_context(|| format!("machine {name}"))?);
     }
     let mut containers = BTreeMap::new();
@@ -231,116 +229,6 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
     Ok(manifest)
 }
 
-/// Writes kernel, initrd and disk image into the folder `new`. Paths in the result are relative to it.
-fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
-    let recipe = &recipes.appliance;
-    let described = recipe
-        .recipe
-        .kernel
-        .as_ref()
-        .context("the recipe of rabbit has no kernel")?;
-    let initrd = initrd(system, "initrd", recipe, described, root, new)?;
-    let vmlinuz = vmlinuz(root)?;
-    let image = fs::read(&vmlinuz)?;
-    // As it comes if need be: that is slower.
-    let unpacked = kernel::unpacked(&image, new)?;
-    fs::write(new.join(KERNEL), unpacked.as_ref().unwrap_or(&image))?;
-    disk::write(
-        root,
-        &new.join("disk.img"),
-        &vmlinuz,
-        &new.join(&initrd),
-        &described.cmdline,
-    )
-    .context("make the disk image")?;
-    Ok(Appliance {
-        kernel: KERNEL.into(),
-        initrd,
-        cmdline: described.cmdline.clone(),
-        disk: "disk.img".into(),
-    })
-}
-
-/// Writes the initrd of a further machine into the folder `new`, and its kernel too if that is not the appliance's. Paths in the result are
-/// relative to it.
-fn machine(system: System, name: &str, recipe: &MachineRecipe, root: &Path, new: &Path) -> Result<Machine> {
-    if let Some(boot) = &recipe.recipe.boot {
-        let copy = |pattern: &str, to: String| {
-            fs::copy(programs::find_pattern(root, pattern)?, new.join(&to))?;
-            Ok::<_, anyhow::Error>(PathBuf::from(to))
-        };
-        return Ok(Machine {
-            kernel: copy(&boot.kernel, format!("{name}-kernel"))?,
-            initrd: copy(&boot.initrd, format!("{name}-initrd"))?,
-            cmdline: boot.cmdline.clone(),
-        });
-    }
-    let described = recipe.recipe.kernel.as_ref();
-    let described = described.context("its recipe has neither `kernel` nor `boot`")?;
-    Ok(Machine {
-        kernel: KERNEL.into(),
-        initrd: initrd(system, &format!("{name}-initrd"), recipe, described, root, new)?,
-        cmdline: described.cmdline.clone(),
-    })
-}
-
-/// Writes the root file system of a machine into the folder `new`, under a name. The path in the result is relative to it.
-fn initrd(
-    system: System,
-    name: &str,
-    recipe: &MachineRecipe,
-    described: &Kernel,
-    root: &Path,
-    new: &Path,
-) -> Result<PathBuf> {
-    let mut tree = Tree::default();
-    programs::skeleton(&mut tree);
-    for source in recipe::files(&recipe.files)? {
-        let path = source
-            .strip_prefix(&recipe.files)?
-            .to_str()
-            .with_context(|| format!("a file for {name} is not named in UTF-8"))?;
-        match fs::read_link(&source) {
-            Ok(target) => {
-                let target = target.to_str();
-                tree.link(
-                    path,
-                    target.with_context(|| format!("a link for {name} is not in UTF-8"))?,
-                );
-            }
-            Err(_) => tree.file(path, executable(&source)?, fs::read(&source)?),
-        }
-    }
-    programs::install(recipe.recipe.programs.on(system), root, &mut tree)?;
-    let modules = modules::Modules::find(root)?;
-    let wanted: Vec<String> = modules
-        .present(&described.optional)
-        .chain(&described.modules)
-        .cloned()
-        .collect();
-    modules.install(&described.load, &wanted, &mut tree)?;
-    // The kernel opens it for init, before there is a /dev.
-    tree.terminal("dev/console", 5, 1);
-    // Compressed it boots as fast, and fits a smaller machine.
-    fs::write(new.join("root.cpio"), tree.cpio())?;
-    let mut compress = command("zstd");
-    compress
-        .args(["--quiet", "--rm", "root.cpio", "-o", name])
-        .current_dir(new);
-    output(compress, Kind::Group)?.success(&format!("compress {name}"))?;
-    Ok(name.into())
-}
-
-/// The kernel of the packages.
-fn vmlinuz(root: &Path) -> Result<PathBuf> {
-    let boot = recipe::files(&root.join("boot"))?;
-    let found = boot.into_iter().find(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
-    });
-    found.context("no kernel in the packages")
-}
-
 /// Writes a root file system into the folder `new`. Paths in the result are relative to it.
 fn container(system: System, name: &str, recipe: &Recipe, root: &Path, new: &Path) -> Result<Container> {
     ensure!(
@@ -349,7 +237,7 @@ fn container(system: System, name: &str, recipe: &Recipe, root: &Path, new: &Pat
     );
     let mut tree = Tree::default();
     programs::skeleton(&mut tree);
-    programs::install(recipe.programs.on(system), root, &mut tree)
+    programs::install(recipe.programs(system, root), root, &mut tree)
         .with_context(|| format!("image {name}"))?;
     let bytes = tree.tar()?;
     let rootfs = PathBuf::from(format!("{name}.tar"));

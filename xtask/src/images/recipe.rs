@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::packages::System;
+use super::programs::find_program;
 
 /// Where the recipes are, in the workspace: the appliance's folder, one folder for each further machine, and one file for each container
 /// image.
@@ -50,6 +51,9 @@ pub struct Recipe {
     /// Programs to take; the libraries that they load come along.
     #[serde(default)]
     pub programs: Choice,
+    /// Programs to take where the packages have them: other releases do without.
+    #[serde(default)]
+    pub optional: Vec<String>,
     /// For a machine: the kernel.
     pub kernel: Option<Kernel>,
     /// For a machine that a package has as a whole: where.
@@ -101,6 +105,15 @@ impl Choice {
             System::Alpine => &self.alpine,
         };
         self.all.iter().chain(own).map(String::as_str)
+    }
+}
+
+impl Recipe {
+    /// The programs to take from the packages of `system` in the folder `root`.
+    pub fn programs<'a>(&'a self, system: System, root: &Path) -> impl Iterator<Item = &'a str> {
+        let optional = self.optional.iter().map(String::as_str);
+        let present = optional.filter(move |name| find_program(root, name).is_ok());
+        self.programs.on(system).chain(present)
     }
 }
 
@@ -241,6 +254,17 @@ mod tests {
         assert_eq!(kernel(System::Debian), ["linux-image-amd64"]);
         assert_eq!(kernel(System::Ubuntu), ["linux-image-generic"]);
         assert_eq!(kernel(System::Alpine), ["linux-lts"]);
+    }
+
+    #[test]
+    fn an_optional_program_is_taken_where_a_package_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("sbin")).unwrap();
+        fs::write(root.path().join("sbin/there"), "").unwrap();
+        let text = "optional = [\"/sbin/there\", \"/sbin/absent\"]\n[packages]\nall = []\n[programs]\nall = [\"needed\"]\n";
+        let recipe: Recipe = toml::from_str(text).unwrap();
+        let programs: Vec<_> = recipe.programs(System::Debian, root.path()).collect();
+        assert_eq!(programs, ["needed", "/sbin/there"]);
     }
 
     #[test]
