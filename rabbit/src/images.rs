@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-pub use manifest::{Appliance, Container, Manifest};
+pub use manifest::{Appliance, Container, Machine, Manifest};
 
 /// Reads the manifest of the images: in the folder that `ALPY_IMAGES` names, else in `alpy/images` of the target folder
 /// that this executable is in, else of the one in the current folder.

@@ -7,7 +7,7 @@
 //! - [`image`]: the container images that its tests use.
 //! - [`images`]: where `cargo xtask images` put all of them.
 //!
-//! The recipes are in `rabbit/image` and `rabbit/containers`, the tests in `rabbit/tests`.
+//! The recipes are in `rabbit/image`, `rabbit/machines` and `rabbit/containers`, the tests in `rabbit/tests`.
 
 pub mod images;
 
@@ -71,8 +71,8 @@ pub fn disk_image() -> Result<PathBuf> {
     Ok(images::manifest()?.rabbit.disk)
 }
 
-/// The name of a container image that the tests use: `busybox`, `http`, `iperf3`, `iproute2` or `tcpreplay`. It is imported into the engine if it
-/// is not there yet.
+/// The name of a container image that the tests use: `bird`, `busybox`, `dnsmasq`, `http`, `iperf3`, `iproute2` or `tcpreplay`. It is
+/// imported into the engine if it is not there yet.
 pub async fn image(engine: &Engine, name: &str) -> Result<String> {
     let mut images = images::manifest()?;
     let image = images

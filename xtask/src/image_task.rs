@@ -11,7 +11,7 @@ use crate::needs;
 use crate::workspace::Workspace;
 
 const HELP: &str = "\
-Build rabbit, the sample appliance, and the root file systems of the containers of its tests.
+Build rabbit, the sample appliance, the further machines of the tests, and the root file systems of their containers.
 
 Usage: cargo xtask images [--base host|alpine] [--refresh]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Builds rabbit, the appliance of the tests, and the root file systems of the containers, from the recipes in
-//! `rabbit/image` and `rabbit/containers` and the packages of a Linux distribution. Works for any user, with no container
+//! Builds rabbit, the appliance of the tests, further machines, and the root file systems of the containers, from the recipes in
+//! `rabbit/image`, `rabbit/machines` and `rabbit/containers` and the packages of a Linux distribution. Works for any user, with no container
 //! engine.
 //!
 //! What was built stays until a recipe or this program changes; newer packages are looked for only on request, so a
@@ -17,6 +17,7 @@ mod apt;
 mod disk;
 mod elf;
 mod kernel;
+mod machine;
 // One definition for the writer and the reader; rabbit depends on alpy, which xtask must build without.
 #[path = "../../rabbit/src/images/manifest.rs"]
 mod manifest;
@@ -38,7 +39,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::process::{self, Kind, command, output};
-use manifest::Appliance;
 use packages::System;
 use recipe::{Recipe, Recipes};
 use tree::Tree;
@@ -63,6 +63,7 @@ const BUILDER: &[&str] = &[
     include_str!("images/disk.rs"),
     include_str!("images/elf.rs"),
     include_str!("images/kernel.rs"),
+    include_str!("images/machine.rs"),
     include_str!("images/modules.rs"),
     include_str!("images/packages.rs"),
     include_str!("images/programs.rs"),
@@ -183,7 +184,12 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
         apt::unpack(&wanted, &recipes.absent(), &images.join("packages"), root.path())?
     };
     let name = hash(&[key.as_bytes().to_vec(), format!("{versions:?}").into_bytes()])?;
-    let rabbit = appliance(system, recipes, root.path(), new.path())?;
+    let rabbit = machine::appliance(system, &recipes.appliance, root.path(), new.path())?;
+    let mut machines = BTreeMap::new();
+    for (name, recipe) in recipes.machines.iter().filter(|(_, recipe)| recipe.is_on(system)) {
+        let machine = machine::further(system, name, recipe, root.path(), new.path());
+        machines.insert(name.clone(), machine.with_context(|| format!("machine {name}"))?);
+    }
     let mut containers = BTreeMap::new();
     for (name, recipe) in &recipes.containers {
         let container = container(system, name, recipe, root.path(), new.path())?;
@@ -197,6 +203,7 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
         built,
         packages: versions,
         rabbit,
+        machines,
         containers,
     };
     let folder = Path::new(&name[..16]);
@@ -222,69 +229,6 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
     Ok(manifest)
 }
 
-/// Writes kernel, initrd and disk image into the folder `new`. Paths in the result are relative to it.
-fn appliance(system: System, recipes: &Recipes, root: &Path, new: &Path) -> Result<Appliance> {
-    let recipe = &recipes.appliance;
-    let described = recipe
-        .kernel
-        .as_ref()
-        .context("the recipe of rabbit has no kernel")?;
-    let mut tree = Tree::default();
-    programs::skeleton(&mut tree);
-    for source in recipe::files(&recipes.files)? {
-        let path = source
-            .strip_prefix(&recipes.files)?
-            .to_str()
-            .context("a file of rabbit is not named in UTF-8")?;
-        match fs::read_link(&source) {
-            Ok(target) => tree.link(path, target.to_str().context("a link of rabbit is not in UTF-8")?),
-            Err(_) => tree.file(path, executable(&source)?, fs::read(&source)?),
-        }
-    }
-    programs::install(recipe.programs.on(system), root, &mut tree)?;
-    let modules = modules::Modules::find(root)?;
-    let wanted: Vec<String> = modules
-        .present(&described.optional)
-        .chain(&described.modules)
-        .cloned()
-        .collect();
-    modules.install(&described.load, &wanted, &mut tree)?;
-    // The kernel opens it for init, before there is a /dev.
-    tree.terminal("dev/console", 5, 1);
-    let boot = recipe::files(&root.join("boot"))?;
-    let vmlinuz = boot.iter().find(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
-    });
-    let vmlinuz = vmlinuz
-        .with_context(|| format!("no kernel for the modules of {} in the packages", modules.release))?;
-    let image = fs::read(vmlinuz)?;
-    // As it comes if need be: that is slower.
-    let unpacked = kernel::unpacked(&image, new)?;
-    fs::write(new.join("kernel"), unpacked.as_ref().unwrap_or(&image))?;
-    // Compressed it boots as fast, and fits a smaller machine.
-    fs::write(new.join("root.cpio"), tree.cpio())?;
-    let mut compress = command("zstd");
-    compress
-        .args(["--quiet", "--rm", "root.cpio", "-o", "initrd"])
-        .current_dir(new);
-    output(compress, Kind::Group)?.success("compress the initrd")?;
-    disk::write(
-        root,
-        &new.join("disk.img"),
-        vmlinuz,
-        &new.join("initrd"),
-        &described.cmdline,
-    )
-    .context("make the disk image")?;
-    Ok(Appliance {
-        kernel: "kernel".into(),
-        initrd: "initrd".into(),
-        cmdline: described.cmdline.clone(),
-        disk: "disk.img".into(),
-    })
-}
-
 /// Writes a root file system into the folder `new`. Paths in the result are relative to it.
 fn container(system: System, name: &str, recipe: &Recipe, root: &Path, new: &Path) -> Result<Container> {
     ensure!(
@@ -293,7 +237,7 @@ fn container(system: System, name: &str, recipe: &Recipe, root: &Path, new: &Pat
     );
     let mut tree = Tree::default();
     programs::skeleton(&mut tree);
-    programs::install(recipe.programs.on(system), root, &mut tree)
+    programs::install(recipe.programs(system, root), root, &mut tree)
         .with_context(|| format!("image {name}"))?;
     let bytes = tree.tar()?;
     let rootfs = PathBuf::from(format!("{name}.tar"));

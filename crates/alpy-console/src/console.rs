@@ -155,8 +155,8 @@ impl Console {
         }
     }
 
-    /// The last `lines` lines received, read or not, escapes shown as in the transcript: for error messages. At most 16 KiB
-    /// are kept for this.
+    /// The last `lines` lines received, read or not, escapes shown as in the transcript: for error messages. Of a program that draws a
+    /// whole screen, as firmware does, the last texts. At most 16 KiB are kept for this.
     pub fn tail(&self, lines: usize) -> String {
         self.inner.shared.transcript().tail(lines)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What can go wrong on a console or in a remote shell.
 ///
-/// `seen` holds the last lines that came, escapes shown as in `console.log`.
+/// `seen` holds the last lines that came, escapes shown as in `console.log`; of a program that draws a whole screen, its texts line by line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::io::Write;
 
+use crate::screen::in_lines;
+
 /// All of `bytes` as text: see [`Escaper`].
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     let mut text = Vec::with_capacity(bytes.len());
@@ -13,9 +15,9 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
     String::from_utf8(text).expect("what is not UTF-8 is escaped")
 }
 
-/// The last `count` lines of `bytes` as text.
+/// The last `count` lines of `bytes` as text. Of a program that draws a whole screen, the last `count` texts.
 pub(crate) fn last_lines(bytes: &[u8], count: usize) -> String {
-    let text = escaped(bytes);
+    let text = escaped(&in_lines(bytes));
     let mut lines: Vec<&str> = text.lines().rev().take(count).collect();
     lines.reverse();
     lines.join("\n")

@@ -102,6 +102,7 @@ mod until;
 
 mod escape;
 mod matcher;
+mod screen;
 mod shared;
 mod transcript;
 mod window;

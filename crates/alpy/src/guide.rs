@@ -33,3 +33,6 @@ pub mod capacity {}
 
 #[doc = include_str!("guide/saved-states.md")]
 pub mod saved_states {}
+
+#[doc = include_str!("guide/strangers.md")]
+pub mod strangers {}

@@ -22,7 +22,9 @@ pub struct Manifest {
     pub packages: BTreeMap<String, String>,
     /// The device under test.
     pub rabbit: Appliance,
-    /// Root file systems of containers by name: `busybox`, `http`, `iperf3`, `iproute2`, `tcpreplay`.
+    /// Further guests by name: `frr`, `installer`. Those that the distribution has no package of are missing.
+    pub machines: BTreeMap<String, Machine>,
+    /// Root file systems of containers by name: `bird`, `busybox`, `dnsmasq`, `http`, `iperf3`, `iproute2`, `tcpreplay`.
     pub containers: BTreeMap<String, Container>,
 }
 
@@ -37,6 +39,17 @@ pub struct Appliance {
     pub cmdline: String,
     /// A raw disk image that boots by BIOS and by UEFI. It has the same system.
     pub disk: PathBuf,
+}
+
+/// A guest that QEMU boots from a kernel and an initrd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The kernel, for QEMU's `-kernel`.
+    pub kernel: PathBuf,
+    /// The initrd, for QEMU's `-initrd`.
+    pub initrd: PathBuf,
+    /// Kernel command line, for QEMU's `-append`.
+    pub cmdline: String,
 }
 
 /// A container image to be.
@@ -66,10 +79,11 @@ impl Manifest {
         let Appliance {
             kernel, initrd, disk, ..
         } = &mut self.rabbit;
-        [kernel, initrd, disk].into_iter().chain(
-            self.containers
-                .values_mut()
-                .map(|container| &mut container.rootfs),
-        )
+        let machines = self.machines.values_mut();
+        let containers = self.containers.values_mut();
+        [kernel, initrd, disk]
+            .into_iter()
+            .chain(machines.flat_map(|machine| [&mut machine.kernel, &mut machine.initrd]))
+            .chain(containers.map(|container| &mut container.rootfs))
     }
 }

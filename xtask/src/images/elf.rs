@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use elf::ElfBytes;
-use elf::abi::{DT_NEEDED, PT_INTERP, PT_NOTE};
+use elf::abi::{DT_NEEDED, DT_RUNPATH, PT_INTERP, PT_NOTE};
 use elf::endian::AnyEndian;
 
 /// What a program or a library must have to be run: absolute path of the loader, file names of libraries.
@@ -13,6 +13,8 @@ pub struct Needs {
     pub loader: Option<String>,
     /// Libraries, as the loader searches for them.
     pub libraries: Vec<String>,
+    /// Folders in which the loader looks for them before others, each an absolute path.
+    pub folders: Vec<String>,
 }
 
 /// Whether these are the bytes of an ELF file.
@@ -32,10 +34,13 @@ pub fn needs(bytes: &[u8]) -> Result<Needs> {
     }
     let data = file.find_common_data()?;
     if let (Some(dynamic), Some(strings)) = (data.dynamic, data.dynsyms_strs) {
-        for entry in dynamic.iter().filter(|entry| entry.d_tag == DT_NEEDED) {
-            needs
-                .libraries
-                .push(strings.get(usize::try_from(entry.d_val())?)?.to_owned());
+        for entry in dynamic.iter() {
+            let text = || Ok::<_, anyhow::Error>(strings.get(usize::try_from(entry.d_val())?)?);
+            match entry.d_tag {
+                DT_NEEDED => needs.libraries.push(text()?.to_owned()),
+                DT_RUNPATH => needs.folders.extend(text()?.split(':').map(ToOwned::to_owned)),
+                _ => {}
+            }
         }
     }
     Ok(needs)

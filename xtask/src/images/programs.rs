@@ -91,7 +91,9 @@ fn install_file(root: &Path, path: &str, seen: &mut BTreeSet<String>, tree: &mut
     }
     for library in needs.libraries {
         if seen.insert(library.clone()) {
-            let found = find(root, LIBRARIES, &library);
+            let own = needs.folders.iter().map(|folder| folder.trim_start_matches('/'));
+            let folders: Vec<&str> = own.chain(LIBRARIES.iter().copied()).collect();
+            let found = find(root, &folders, &library);
             let found = found.with_context(|| format!("{path} needs {library}, which no package has"))?;
             install_file(root, &found, seen, tree)?;
         }
@@ -165,9 +167,38 @@ pub fn loader(root: &Path, path: &str) -> Result<Option<Loader>> {
     }))
 }
 
-/// The file of a program in the packages in the folder `root`; the path is relative to `root`.
+/// The file of a program in the packages in the folder `root`; the path is relative to `root`. The name may be an absolute path too.
 pub fn find_program(root: &Path, name: &str) -> Result<String> {
-    find(root, PROGRAMS, name).with_context(|| format!("no package has a program {name}"))
+    let found = match name.strip_prefix('/') {
+        Some(path) => real(root, path).map(|_| path.to_owned()),
+        None => find(root, PROGRAMS, name),
+    };
+    found.with_context(|| format!("no package has a program {name}"))
+}
+
+/// The file that a pattern stands for, in the packages in the folder `root`: the last one by name, as that of the newest release. A `*` is one
+/// folder of any name.
+pub fn find_pattern(root: &Path, pattern: &str) -> Result<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.split('/') {
+        found = match part {
+            "*" => {
+                let folders = found
+                    .iter()
+                    .map(|folder| root.join(folder))
+                    .filter_map(|folder| fs::read_dir(folder).ok());
+                let entries = folders.flatten().collect::<Result<Vec<_>, _>>()?;
+                let inside = entries.iter().map(fs::DirEntry::path);
+                inside
+                    .filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned()))
+                    .collect()
+            }
+            name => found.iter().map(|folder| folder.join(name)).collect(),
+        };
+    }
+    found.sort();
+    let mut files = found.iter().rev().filter_map(|path| real(root, path.to_str()?));
+    files.next().with_context(|| format!("no package has {pattern}"))
 }
 
 /// The first of these files that the packages in the folder `root` have; the paths are relative to `root`.
@@ -244,6 +275,35 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert_eq!(error, "no package has a program other");
+    }
+
+    #[test]
+    fn a_program_may_be_named_by_its_path() {
+        let root = bare();
+        let path = find_program(root.path(), "/usr/sbin/program").unwrap();
+        assert_eq!(path, "usr/sbin/program");
+        let error = find_program(root.path(), "/usr/lib/program")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "no package has a program /usr/lib/program");
+    }
+
+    #[test]
+    fn a_pattern_stands_for_the_file_of_the_newest_release() {
+        let root = tempfile::tempdir().unwrap();
+        for release in ["11", "12", "13"] {
+            let folder = root.path().join("images").join(release).join("text");
+            fs::create_dir_all(&folder).unwrap();
+            if release != "13" {
+                fs::write(folder.join("linux"), release).unwrap();
+            }
+        }
+        let found = find_pattern(root.path(), "images/*/text/linux").unwrap();
+        assert_eq!(fs::read_to_string(found).unwrap(), "12");
+        let error = find_pattern(root.path(), "images/*/gtk/linux")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "no package has images/*/gtk/linux");
     }
 
     #[test]

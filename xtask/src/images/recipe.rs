@@ -9,21 +9,34 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::packages::System;
+use super::programs::find_program;
 
-/// Where the recipes are, in the workspace: the appliance's, and one file for each container image.
-const APPLIANCE: &str = "rabbit/image/recipe.toml";
+/// Where the recipes are, in the workspace: the appliance's folder, one folder for each further machine, and one file for each container
+/// image.
+const APPLIANCE: &str = "rabbit/image";
+const MACHINES: &str = "rabbit/machines";
 const CONTAINERS: &str = "rabbit/containers";
-/// Files that go into the appliance as they are.
-const FILES: &str = "rabbit/image/files";
+
+/// In the folder of a machine: its recipe, and files that go into its root file system as they are.
+const RECIPE: &str = "recipe.toml";
+const FILES: &str = "files";
 
 /// All recipes of the workspace.
 pub struct Recipes {
     /// The appliance. It has a kernel.
-    pub appliance: Recipe,
-    /// Files of the appliance.
-    pub files: PathBuf,
+    pub appliance: MachineRecipe,
+    /// Further machines by name.
+    pub machines: Vec<(String, MachineRecipe)>,
     /// Container images: name and recipe.
     pub containers: Vec<(String, Recipe)>,
+}
+
+/// One machine.
+pub struct MachineRecipe {
+    /// What it is made of.
+    pub recipe: Recipe,
+    /// The folder of the files that it has besides. It need not exist.
+    pub files: PathBuf,
 }
 
 /// One image.
@@ -36,9 +49,15 @@ pub struct Recipe {
     #[serde(default)]
     pub absent: Vec<String>,
     /// Programs to take; the libraries that they load come along.
+    #[serde(default)]
     pub programs: Choice,
+    /// Programs to take where the packages have them: other releases do without.
+    #[serde(default)]
+    pub optional: Vec<String>,
     /// For a machine: the kernel.
     pub kernel: Option<Kernel>,
+    /// For a machine that a package has as a whole: where.
+    pub boot: Option<Boot>,
 }
 
 /// Names that may depend on the system that the packages are from.
@@ -65,6 +84,18 @@ pub struct Kernel {
     pub optional: Vec<String>,
 }
 
+/// Kernel and initrd that are taken as they are.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The command line that they need in any case.
+    pub cmdline: String,
+    /// Path of the kernel in the package. A `*` stands for one folder of any name.
+    pub kernel: String,
+    /// Path of the initrd, likewise.
+    pub initrd: String,
+}
+
 impl Choice {
     /// The names on `system`.
     pub fn on(&self, system: System) -> impl Iterator<Item = &str> {
@@ -74,6 +105,15 @@ impl Choice {
             System::Alpine => &self.alpine,
         };
         self.all.iter().chain(own).map(String::as_str)
+    }
+}
+
+impl Recipe {
+    /// The programs to take from the packages of `system` in the folder `root`.
+    pub fn programs<'a>(&'a self, system: System, root: &Path) -> impl Iterator<Item = &'a str> {
+        let optional = self.optional.iter().map(String::as_str);
+        let present = optional.filter(move |name| find_program(root, name).is_ok());
+        self.programs.on(system).chain(present)
     }
 }
 
@@ -89,10 +129,16 @@ impl Recipes {
                 .into_owned();
             containers.push((name, read(&path)?));
         }
-        let appliance = read(&workspace.join(APPLIANCE))?;
+        let mut machines = Vec::new();
+        for entry in fs::read_dir(workspace.join(MACHINES)).context("read the folder of machines")? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            machines.push((name, MachineRecipe::read(&entry.path())?));
+        }
+        machines.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(Self {
-            appliance,
-            files: workspace.join(FILES),
+            appliance: MachineRecipe::read(&workspace.join(APPLIANCE))?,
+            machines,
             containers,
         })
     }
@@ -111,16 +157,32 @@ impl Recipes {
     }
 
     fn all(&self) -> impl Iterator<Item = &Recipe> {
-        std::iter::once(&self.appliance).chain(self.containers.iter().map(|(_, recipe)| recipe))
+        let machines = self.machines.iter().map(|(_, machine)| machine);
+        std::iter::once(&self.appliance)
+            .chain(machines)
+            .map(|machine| &machine.recipe)
+            .chain(self.containers.iter().map(|(_, recipe)| recipe))
+    }
+}
+
+impl MachineRecipe {
+    fn read(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            recipe: read(&folder.join(RECIPE))?,
+            files: folder.join(FILES),
+        })
+    }
+
+    /// Whether there is such a machine where packages are from this system: its recipe names packages of it.
+    pub fn is_on(&self, system: System) -> bool {
+        self.recipe.packages.on(system).next().is_some()
     }
 }
 
 /// Every file that the images are made of, apart from packages.
 pub fn sources(workspace: &Path) -> Result<Vec<PathBuf>> {
-    let mut sources = vec![workspace.join(APPLIANCE)];
-    sources.extend(files(&workspace.join(CONTAINERS))?);
-    sources.extend(files(&workspace.join(FILES))?);
-    Ok(sources)
+    let folders = [APPLIANCE, MACHINES, CONTAINERS].map(|folder| files(&workspace.join(folder)));
+    Ok(folders.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// The files and symbolic links below a folder, sorted.
@@ -156,8 +218,26 @@ mod tests {
     fn the_recipes_of_the_workspace_parse() {
         let recipes = Recipes::read(&workspace()).unwrap();
         let names: Vec<_> = recipes.containers.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["busybox", "http", "iperf3", "iproute2", "tcpreplay"]);
-        assert!(recipes.appliance.kernel.is_some());
+        assert_eq!(
+            names,
+            [
+                "bird",
+                "busybox",
+                "dnsmasq",
+                "http",
+                "iperf3",
+                "iproute2",
+                "tcpreplay"
+            ]
+        );
+        assert!(recipes.appliance.recipe.kernel.is_some());
+        let machines = recipes.machines.iter();
+        let of = |system| {
+            let machines = machines.clone().filter(|(_, machine)| machine.is_on(system));
+            machines.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(System::Debian), ["frr", "installer"]);
+        assert_eq!(of(System::Ubuntu), ["frr"]);
     }
 
     #[test]
@@ -174,6 +254,17 @@ mod tests {
         assert_eq!(kernel(System::Debian), ["linux-image-amd64"]);
         assert_eq!(kernel(System::Ubuntu), ["linux-image-generic"]);
         assert_eq!(kernel(System::Alpine), ["linux-lts"]);
+    }
+
+    #[test]
+    fn an_optional_program_is_taken_where_a_package_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("sbin")).unwrap();
+        fs::write(root.path().join("sbin/there"), "").unwrap();
+        let text = "optional = [\"/sbin/there\", \"/sbin/absent\"]\n[packages]\nall = []\n[programs]\nall = [\"needed\"]\n";
+        let recipe: Recipe = toml::from_str(text).unwrap();
+        let programs: Vec<_> = recipe.programs(System::Debian, root.path()).collect();
+        assert_eq!(programs, ["needed", "/sbin/there"]);
     }
 
     #[test]

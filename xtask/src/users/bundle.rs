@@ -65,8 +65,9 @@ impl Bundle {
             let images = target.join("alpy/images");
             let mut manifest = Manifest::read(&images).context("read the manifest of the images")?;
             let manifest_file = images.join(MANIFEST);
-            let files = manifest.paths_mut().map(|path| path.as_path());
-            for file in files.chain([manifest_file.as_path()]) {
+            // Machines may share a kernel.
+            let files: BTreeSet<&Path> = manifest.paths_mut().map(|path| path.as_path()).collect();
+            for file in files.into_iter().chain([manifest_file.as_path()]) {
                 copy(file, &in_target(file)?)?;
             }
         }

@@ -156,6 +156,20 @@ async fn says_which_text_of_a_menu_did_not_come() {
 }
 
 #[tokio::test]
+async fn shows_what_a_drawn_menu_said_as_lines() {
+    let (console, peer) = pair();
+    let blank = format!("\x1b[3;1H{}", " ".repeat(80)).repeat(100);
+    let menu = "\x1b[2;4HBoot Menu\x1b[0m\x1b[4;4H1. disk  \x1b[5;4H2. network";
+    peer.send(format!("{blank}{menu}")).await.unwrap();
+    let menu = Menu::new().wait_for("2. network").wait_for("3. rescue");
+    let error = menu.limit(Duration::from_millis(100)).choose(&console).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "expected \"3. rescue\" within 100ms; last lines seen:\nBoot Menu\n1. disk\n2. network"
+    );
+}
+
+#[tokio::test]
 async fn commands_the_shell_of_real_firmware() {
     alpy_need::need!(qemu, ovmf);
     let scene = Scene::with(
