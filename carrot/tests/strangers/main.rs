@@ -12,7 +12,7 @@ use anyhow::Result;
 use rabbit::images::Machine;
 
 /// How long something on the wire may take that comes by itself. A busy machine without KVM takes its time.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A machine that `cargo xtask images` has taken from packages; none, said out loud, where the distribution has no such package.
 fn machine(name: &str) -> Result<Option<Machine>> {
