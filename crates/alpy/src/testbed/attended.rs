@@ -13,7 +13,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 
@@ -26,15 +25,15 @@ use crate::logging;
 /// The file that is there while the testbed is held. Whoever removes it resumes the test.
 const HELD: &str = "held";
 
-/// Between two looks whether the file is still there.
+/// Between two looks whether somebody has resumed the test.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the people at a testbed have to do with.
 #[derive(Debug)]
 pub(super) struct Attended {
     listener: Option<UnixListener>,
+    /// Why it is held. To resume it is to take that away.
     held: Mutex<Option<String>>,
-    resumed: Notify,
 }
 
 /// When a testbed is held before its teardown: what `ALPY_PAUSE` says.
@@ -79,7 +78,6 @@ impl Attended {
         Self {
             listener: listener.ok(),
             held: Mutex::default(),
-            resumed: Notify::new(),
         }
     }
 
@@ -113,11 +111,8 @@ impl Testbed {
         })?;
         logging::say(&self.what_to_type(why)).await;
         let mut looks = interval(LOOK);
-        loop {
-            tokio::select! {
-                () = self.attended.resumed.notified() => break,
-                _ = looks.tick() => if !held.is_file_there() { break },
-            }
+        while held.holds() {
+            looks.tick().await;
         }
         info!(target: "alpy::control", "Resumed");
         Ok(())
@@ -154,10 +149,7 @@ impl Testbed {
                 held: self.attended.held().clone(),
             }),
             Request::Resume => match self.attended.held().take() {
-                Some(_) => {
-                    self.attended.resumed.notify_one();
-                    Reply::Done
-                }
+                Some(_) => Reply::Done,
                 None => Reply::Refused("it is not held".to_owned()),
             },
             Request::Unplug(link) => self.work_at_cable(*link, false).await,
@@ -243,8 +235,9 @@ impl<'a> Held<'a> {
         Ok(Self { bed, file })
     }
 
-    fn is_file_there(&self) -> bool {
-        fs::exists(&self.file).unwrap_or(true)
+    /// Whether nobody has resumed the test yet.
+    fn holds(&self) -> bool {
+        self.bed.attended.held().is_some() && fs::exists(&self.file).unwrap_or(true)
     }
 }
 
