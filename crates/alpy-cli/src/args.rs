@@ -34,6 +34,8 @@ pub enum Command {
     /// List the testbeds under way.
     Ps(Ps),
     /// Type into the serial console of a machine, and see what it says. Ctrl-] leaves it.
+    ///
+    /// What is piped into it is typed; it ends when the machine has said nothing for a while then.
     Console(Console),
     /// Run a command in the network namespace of a node.
     ///
@@ -79,6 +81,18 @@ pub struct Console {
     /// Which machine, from 0.
     #[arg(long, short, default_value_t = 0, value_name = "N")]
     pub machine: usize,
+    /// Behind the end of what is piped in: for how long the machine has to be silent.
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = seconds)]
+    pub wait: f64,
+}
+
+/// A time that can be waited for.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok();
+    let is_time = |seconds: &f64| (0.0..=86_400.0).contains(seconds);
+    seconds
+        .filter(is_time)
+        .ok_or_else(|| "seconds are a number from 0 to 86400".to_owned())
 }
 
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 use crate::args::Console;
 use crate::failure::{absent, interrupted};
@@ -47,6 +47,8 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
     let mut said = Said::open(folder.join("console.raw")).await?;
     let mut stdin = tokio::io::stdin();
     let (mut typed, mut more) = ([0; 1024], true);
+    let silence = Duration::from_secs_f64(args.wait);
+    let mut last = Instant::now();
     let mut looks = interval(LOOK);
     let mut ended = std::pin::pin!(run.ended(FOREVER));
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
@@ -62,8 +64,16 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
                 }
                 // At the end of a script, what the machine answers is to be seen yet.
                 more = !bytes.is_empty();
+                last = Instant::now();
             }
-            _ = looks.tick() => said.print().await?,
+            _ = looks.tick() => {
+                if said.print().await? {
+                    last = Instant::now();
+                }
+                if !more && last.elapsed() >= silence {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
             _ = &mut ended => {
                 said.print().await?;
                 eprint!("\r\n{} has ended\r\n", run.name());
@@ -93,13 +103,16 @@ impl Said {
         Ok(Self { file })
     }
 
-    async fn print(&mut self) -> Result<()> {
+    /// Prints what is new, and tells whether there was anything.
+    async fn print(&mut self) -> Result<bool> {
         let mut bytes = [0; 16 << 10];
+        let mut any = false;
         loop {
             match self.file.read(&mut bytes).await? {
-                0 => return Ok(()),
+                0 => return Ok(any),
                 count => print(&bytes[..count]).await?,
             }
+            any = true;
         }
     }
 }

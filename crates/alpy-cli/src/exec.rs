@@ -28,6 +28,9 @@ const SYSTEM: [&str; 10] = [
 /// What a person at a network needs beyond Docker's usual rights: to change it, and to capture.
 const CAPABILITIES: [&str; 2] = ["NET_ADMIN", "NET_RAW"];
 
+/// The exit status of a shell that does not find a program.
+const NO_PROGRAM: u8 = 127;
+
 pub async fn run(runs: &Runs, args: &Exec) -> Result<ExitCode> {
     let run = runs.get_under_way(&args.test)?;
     let index = number("node", &args.node)?;
@@ -52,6 +55,13 @@ pub async fn run(runs: &Runs, args: &Exec) -> Result<ExitCode> {
     match &args.image {
         Some(image) => command.arg(image),
         None => {
+            let program = &args.command[0];
+            if !program.contains('/') && !is_in_path(program) {
+                eprintln!(
+                    "alpy: no program {program:?} in PATH of this machine; remedy: install it, or --image IMAGE"
+                );
+                return Ok(ExitCode::from(NO_PROGRAM));
+            }
             command.args(this_machine()?);
             command.arg(client.image_of(&node).await?)
         }

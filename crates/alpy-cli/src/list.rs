@@ -7,20 +7,39 @@ use std::time::SystemTime;
 use alpy::control::{Control, Status};
 use alpy::runs::{RunInfo, RunState};
 use anyhow::Result;
-use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::Ps;
 use crate::find::Runs;
 use crate::output::{Colour, Output, progress, table, time};
 
 /// A line of the list.
-#[derive(Serialize)]
 struct Row {
     name: String,
-    #[serde(flatten)]
     run: RunInfo,
-    #[serde(flatten)]
     status: Status,
+}
+
+impl Row {
+    /// How it stands, in one word for people and programs.
+    fn state(&self) -> &'static str {
+        match (self.run.state, &self.status.held) {
+            (RunState::UnderWay, Some(_)) => "held",
+            (RunState::UnderWay, None) => "under-way",
+            (RunState::Passed, _) => "passed",
+            (RunState::Failed, _) => "failed",
+            _ => "killed",
+        }
+    }
+
+    fn json(&self) -> serde_json::Result<Value> {
+        let mut row = serde_json::to_value(&self.run)?;
+        row["name"] = self.name.as_str().into();
+        row["state"] = self.state().into();
+        row["step"] = self.status.step.clone().into();
+        row["held"] = self.status.held.clone().into();
+        Ok(row)
+    }
 }
 
 pub async fn run(runs: &Runs, args: &Ps, output: &Output) -> Result<ExitCode> {
@@ -42,7 +61,8 @@ pub async fn run(runs: &Runs, args: &Ps, output: &Output) -> Result<ExitCode> {
             });
         }
     }
-    output.show(&rows, || text(&rows, output))?;
+    let json = rows.iter().map(Row::json).collect::<Result<Vec<_>, _>>()?;
+    output.show(&json, || text(&rows, output))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -55,20 +75,14 @@ fn text(rows: &[Row], output: &Output) -> String {
             .map(str::to_owned)
             .to_vec(),
     ];
-    for Row { name, run, status } in rows {
-        let state = match (run.state, &status.held) {
-            (RunState::UnderWay, Some(_)) => "held",
-            (RunState::UnderWay, None) => "under way",
-            (RunState::Passed, _) => "passed",
-            (RunState::Failed, _) => "failed",
-            _ => "killed",
-        };
+    for row in rows {
+        let Row { name, run, status } = row;
         let since = SystemTime::now().duration_since(run.began).unwrap_or_default();
         let what = [&status.held, &status.step, &run.failure];
         let what = what.into_iter().flatten().next().cloned().unwrap_or_default();
         lines.push(vec![
             name.clone(),
-            state.to_owned(),
+            row.state().to_owned(),
             time(since),
             short(&what),
             run.dir.display().to_string(),

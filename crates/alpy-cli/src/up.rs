@@ -155,14 +155,12 @@ pub async fn down(runs: &Runs, args: &Down, output: &Output) -> Result<ExitCode>
     })
 }
 
-/// Whether `alpy up` is the program of a process.
+/// Whether a process is that of an `alpy up`, whatever its program is called: it is told where to be.
 fn is_alpy(pid: u32) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = line.split(|byte| *byte == 0);
-    let program = words
-        .next()
-        .and_then(|program| program.rsplit(|byte| *byte == b'/').next());
-    program == Some(b"alpy") && words.any(|word| word == b"up")
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let has = |word: &str| words.contains(&word.as_bytes());
+    has("up") && (has("--background") || has("--foreground") || has("-f"))
 }
 
 pub async fn resume(runs: &Runs, args: &Resume, output: &Output) -> Result<ExitCode> {

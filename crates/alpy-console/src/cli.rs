@@ -13,7 +13,7 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// A command line that is no POSIX shell, as data: its prompt, its key for the end of a line, and how it says that a command failed.
 ///
-/// There is an adapter for the [shell of UEFI firmware](Self::uefi_shell). One of a vendor:
+/// There are adapters for the [shell of UEFI firmware](Self::uefi_shell) and for [iPXE](Self::ipxe). One of a vendor:
 ///
 /// ```
 /// use alpy_console::Cli;
@@ -30,6 +30,7 @@ pub struct Cli {
     enter: String,
     status: Option<String>,
     complaints: Vec<String>,
+    complaints_within: Vec<String>,
     failures: Vec<String>,
     boot_limit: Duration,
     limit: Duration,
@@ -45,6 +46,7 @@ impl Cli {
             enter: "\r".to_owned(),
             status: None,
             complaints: Vec::new(),
+            complaints_within: Vec::new(),
             failures: Vec::new(),
             boot_limit: Duration::from_secs(120),
             limit: Duration::from_secs(30),
@@ -57,6 +59,13 @@ impl Cli {
         Self::new("Shell> ")
             .also_prompt(r"\> ")
             .status_command("echo %lasterror%")
+    }
+
+    /// The command line of iPXE. Ctrl-B opens it: `Menu::new().wait_for("Press Ctrl-B").press("\x02")`.
+    pub fn ipxe() -> Self {
+        Self::new("iPXE> ")
+            .complains_with("Could not ")
+            .complains_within(": command not found")
     }
 
     /// One more prompt, of another mode.
@@ -80,6 +89,12 @@ impl Cli {
     /// A text at the beginning of a line of output that says that the command was not understood or failed, as `% ` of many vendors.
     pub fn complains_with(mut self, text: impl Into<String>) -> Self {
         self.complaints.push(text.into());
+        self
+    }
+
+    /// A text anywhere in a line of output that says so, as `command not found` behind the command's name.
+    pub fn complains_within(mut self, text: impl Into<String>) -> Self {
+        self.complaints_within.push(text.into());
         self
     }
 
@@ -151,9 +166,10 @@ impl Cli {
     }
 
     fn complains(&self, output: &str) -> bool {
-        output
-            .lines()
-            .any(|line| self.complaints.iter().any(|text| line.starts_with(text)))
+        output.lines().any(|line| {
+            let begins = self.complaints.iter().any(|text| line.starts_with(text));
+            begins || self.complaints_within.iter().any(|text| line.contains(text))
+        })
     }
 }
 

@@ -66,12 +66,13 @@ impl Menu {
         self.step(Step::Wait(text.into()))
     }
 
-    /// Presses keys once.
+    /// Presses keys once. Ctrl-B is `"\x02"`, Ctrl-C `"\x03"`, and so on.
     pub fn press(self, keys: impl Into<String>) -> Self {
         self.step(Step::Press(keys.into()))
     }
 
-    /// Presses keys twice a second until a text comes: for what listens only for a moment, and is not heard itself.
+    /// Presses keys twice a second until a text comes: for what listens only for a moment, and is not heard itself. The text is read then: let it
+    /// be one before the prompt that a [`Cli`](crate::Cli) waits for next.
     pub fn press_until(self, keys: impl Into<String>, text: impl Into<String>) -> Self {
         self.step(Step::PressUntil(keys.into(), text.into()))
     }

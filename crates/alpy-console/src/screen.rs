@@ -3,8 +3,11 @@
 
 use std::borrow::Cow;
 
+const BACKSPACE: u8 = 0x08;
+
 /// The same text in lines: one ends where the cursor moves to another place than behind the last character, or to the right of it. Colours are
-/// gone, and so are blank lines, with which such a program clears its screen. What moves no cursor stays as it is.
+/// gone, and so are blank lines, with which such a program clears its screen, and what a backspace has wiped away. What moves no cursor stays as
+/// it is.
 pub(crate) fn in_lines(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !moves_cursor(bytes) {
         return Cow::Borrowed(bytes);
@@ -28,6 +31,9 @@ pub(crate) fn in_lines(bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn moves_cursor(bytes: &[u8]) -> bool {
+    if bytes.contains(&BACKSPACE) {
+        return true;
+    }
     let starts = (0..bytes.len()).filter(|at| bytes[*at] == 0x1b);
     let mut sequences = starts.filter_map(|at| Sequence::at(&bytes[at..]));
     sequences.any(|(sequence, _)| sequence.place().is_some())
@@ -86,6 +92,7 @@ impl Lines {
     fn print(&mut self, byte: u8) {
         match byte {
             b'\r' => {}
+            BACKSPACE => self.wipe(),
             b'\n' => {
                 self.end();
                 (self.row, self.column) = (self.row + 1, 1);
@@ -94,6 +101,17 @@ impl Lines {
                 self.text.push(byte);
                 // A character has one first byte.
                 self.column += usize::from(byte & 0xc0 != 0x80);
+            }
+        }
+    }
+
+    /// Takes the last character of the line away.
+    fn wipe(&mut self) {
+        while self.text.len() > self.start {
+            let byte = self.text.pop();
+            if byte.is_some_and(|byte| byte & 0xc0 != 0x80) {
+                self.column = self.column.saturating_sub(1);
+                return;
             }
         }
     }
@@ -132,6 +150,13 @@ mod tests {
             \x1b[06;10H\x1b[06;10Hr\x1b[06;11H\r\nEDK II\r\n";
         assert_eq!(lines(echo), "Shell> ver\nEDK II\n");
         assert_eq!(lines("\x1b[1;1Hgrün\x1b[1;5H.".as_bytes()), "grün.\n");
+    }
+
+    #[test]
+    fn what_was_wiped_away_is_gone() {
+        // As iPXE counts down.
+        let countdown = "in 2\x08 \x08".to_owned() + &"\x08 \x08".repeat(3) + "ü\x08iPXE> ";
+        assert_eq!(lines(countdown.as_bytes()), "iPXE>\n");
     }
 
     #[test]

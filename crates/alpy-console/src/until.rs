@@ -61,11 +61,12 @@ impl fmt::Display for ReadUntil {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::String(text) => write!(f, "{text:?}"),
-            Self::Regex(regex) => write!(f, "a match of /{}/", regex.0.as_str()),
+            Self::Regex(Regex(_, Some(text))) => write!(f, "{text:?}"),
+            Self::Regex(Regex(regex, None)) => write!(f, "a match of /{}/", regex.as_str()),
             Self::NBytes(count) => write!(f, "{count} bytes"),
             Self::EOF => write!(f, "the end of the stream"),
             Self::Any(needles) => {
-                f.write_str("any of ")?;
+                f.write_str(if needles.len() == 1 { "" } else { "any of " })?;
                 for (index, needle) in needles.iter().enumerate() {
                     let separator = if index == 0 { "" } else { ", " };
                     write!(f, "{separator}{needle}")?;
@@ -85,16 +86,25 @@ impl fmt::Display for ReadUntil {
 /// - While bytes keep coming, a match of up to 4 KiB is found at once. A longer one is found when the stream pauses for 50 ms
 ///   or ends, so that a flood costs no more than to look at each byte a few times.
 #[derive(Clone, Debug)]
-pub struct Regex(pub(crate) regex::bytes::Regex);
+pub struct Regex(
+    pub(crate) regex::bytes::Regex,
+    /// The text that a pattern of alpy's own stands for.
+    Option<String>,
+);
 
 impl Regex {
+    /// In an error, it is this text.
+    pub(crate) fn standing_for(self, text: &str) -> Self {
+        Self(self.0, Some(text.to_owned()))
+    }
+
     /// Compiles a pattern.
     ///
     /// # Errors
     /// [`Error::Regex`] if the pattern is none.
     pub fn new(pattern: &str) -> Result<Self, Error> {
         regex::bytes::Regex::new(pattern)
-            .map(Self)
+            .map(|regex| Self(regex, None))
             .map_err(|source| Error::Regex {
                 pattern: pattern.to_owned(),
                 source: source.into(),

@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) test: String,
     pub(crate) cause: Cause,
     pub(crate) step: Option<String>,
+    /// The last step that had ended, if none was under way.
+    pub(crate) after: Option<String>,
     /// What was found out about the testbed when the test failed.
     pub(crate) findings: Vec<String>,
     /// Where the time of a test went that ran out of it.
@@ -92,6 +94,7 @@ impl Report {
             test: String::new(),
             cause,
             step: None,
+            after: None,
             findings: Vec::new(),
             times: Vec::new(),
             machines: Vec::new(),
@@ -99,6 +102,19 @@ impl Report {
             evidence: None,
             interrupted: false,
         })
+    }
+
+    /// What each machine said last, but for what the cause shows of its console already.
+    pub(crate) fn say_last_words(&mut self, mut machines: Vec<Words>) {
+        const ENOUGH: usize = 3;
+        let cause = self.cause.to_string();
+        for words in &mut machines {
+            let last = &words.console[words.console.len().saturating_sub(ENOUGH)..];
+            if !last.is_empty() && cause.contains(&last.join("\n")) {
+                words.console.clear();
+            }
+        }
+        self.machines = machines;
     }
 
     pub(crate) fn into_failure(mut self: Box<Self>, test: &str) -> Failure {
@@ -144,6 +160,8 @@ impl fmt::Display for Failure {
         write!(f, "test {} failed: {}", self.0.test, self.0.cause)?;
         if let Some(step) = &self.0.step {
             write!(f, "\n  step: {step}")?;
+        } else if let Some(step) = &self.0.after {
+            write!(f, "\n  after the step: {step}")?;
         }
         lines(f, "found out", &self.0.findings)?;
         lines(f, "the time went to", &self.0.times)?;

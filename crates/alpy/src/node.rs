@@ -99,7 +99,7 @@ impl Node {
     /// ```no_run
     /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
     /// let ping = bed.node(0).application("ping", "busybox:latest")?.command(["ping", "-c1", "192.168.1.1"]);
-    /// let output = ping.run(bed.engine()).await?.success()?;
+    /// let output = ping.capability("NET_RAW").run(bed.engine()).await?.success()?;
     /// println!("{}", output.stdout_text());
     /// # Ok(()) }
     /// ```

@@ -116,6 +116,11 @@ impl Steps {
         state.failed.clone().or_else(|| state.innermost())
     }
 
+    /// The last of the outermost steps that ended.
+    pub(crate) fn last_ended(&self) -> Option<String> {
+        self.lock().spent.back().map(|(text, _)| text.clone())
+    }
+
     /// Where the time went: a line for each of the last steps that ended.
     pub(crate) fn times(&self) -> Vec<String> {
         let spent = &self.lock().spent;

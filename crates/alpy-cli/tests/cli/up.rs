@@ -2,6 +2,7 @@
 //! A testbed that `alpy up` makes, seen and worked at with all the other commands.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use alpy::docker::Engine;
 use alpy::pcap::Reader;
@@ -9,8 +10,12 @@ use alpy_need::need;
 use rexpect::session::spawn_command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::support::{Desk, eventually, is_process};
+
+/// Longer than a script takes on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
 
 /// SeaBIOS speaks on the serial port whose number is in this file, and offers a menu.
 const SERIAL_PORT: [u8; 2] = 0x3f8_u16.to_le_bytes();
@@ -43,7 +48,7 @@ async fn a_topology_is_up_until_it_is_taken_down() {
     let row = desk.row("bed").await;
     assert_eq!(
         (&row["state"], &row["held"]),
-        (&"under-way".into(), &"bed is up".into())
+        (&"held".into(), &"bed is up".into())
     );
     assert_eq!((&row["pid"], &row["id"]), (&up["pid"], &up["run"]));
 
@@ -95,6 +100,13 @@ async fn exec(desk: &Desk) {
     assert!(
         write.status != 0 && write.stderr.contains("Read-only"),
         "{write:?}"
+    );
+    let absent = desk
+        .alpy(&["exec", "bed", "0", "--", "alpy-no-such-program"])
+        .await;
+    assert!(
+        absent.status == 127 && absent.stderr.contains("remedy: install it"),
+        "{absent:?}"
     );
     let absent = desk.alpy(&["exec", "bed", "2", "--", "true"]).await;
     assert!(
@@ -179,6 +191,17 @@ async fn console(desk: &Desk) {
     })
     .await;
     child.kill().await.unwrap();
+    // A script ends, though the machine does not.
+    let mut script = desk.command(&["console", "bed", "--wait", "0.2"]);
+    let mut script = script.stdin(Stdio::piped()).spawn().unwrap();
+    drop(script.stdin.take());
+    assert!(
+        timeout(SOON, script.wait())
+            .await
+            .expect("it ends")
+            .unwrap()
+            .success()
+    );
     let absent = desk.alpy(&["console", "bed", "--machine", "1"]).await;
     assert!(
         absent.status == 3 && absent.stderr.contains("no machine 1"),

@@ -15,12 +15,13 @@ const NOISE: &str = concat!(
 
 /// What finds this text, whatever is between its characters.
 pub(crate) fn needle(text: &str) -> ReadUntil {
-    ReadUntil::Regex(compiled(&pattern(text)))
+    ReadUntil::Regex(compiled(&pattern(text)).standing_for(text))
 }
 
 /// What finds this text where nothing but noise comes behind it.
 pub(crate) fn last(text: &str) -> Regex {
-    compiled(&format!("{}{NOISE}[ ]*{NOISE}$", pattern(text.trim_end())))
+    let pattern = format!("{}{NOISE}[ ]*{NOISE}$", pattern(text.trim_end()));
+    compiled(&pattern).standing_for(text)
 }
 
 /// The bytes without noise.
@@ -66,6 +67,14 @@ mod tests {
             assert!(!finds("login: ", stream), "{stream:?}");
         }
         assert!(finds("(a+) [x].*?", "(a+) [x].*?"));
+    }
+
+    #[test]
+    fn an_error_says_the_text_and_not_its_pattern() {
+        let one = ReadUntil::Any(vec![ReadUntil::from(last("iPXE> "))]);
+        assert_eq!(one.to_string(), "\"iPXE> \"");
+        let two = ReadUntil::Any(vec![needle("login: "), needle("panic")]);
+        assert_eq!(two.to_string(), "any of \"login: \", \"panic\"");
     }
 
     #[test]

@@ -51,13 +51,19 @@ impl fmt::Display for Text<'_> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(LINE) {
-            None => text(self.0).fmt(f),
-            Some((end, _)) => {
-                let more = self.0[end..].chars().count();
-                write!(f, "{} ({more} characters more)", text(&self.0[..end]))
-            }
-        }
+        let count = self.0.chars().count();
+        let Some(more @ 1..) = count.checked_sub(LINE) else {
+            return text(self.0).fmt(f);
+        };
+        // What a line ends with says as much as what it begins with.
+        let place = |character| {
+            self.0
+                .char_indices()
+                .nth(character)
+                .map_or(self.0.len(), |(at, _)| at)
+        };
+        let (begin, end) = (&self.0[..place(LINE / 2)], &self.0[place(count - LINE / 2)..]);
+        write!(f, "{} ({more} characters more) {}", text(begin), text(end))
     }
 }
 
@@ -133,11 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_line_the_beginning_is_shown() {
-        let long = "ü".repeat(1_000_000);
+    fn of_a_long_line_the_middle_is_left_out() {
+        let long = format!("<{}>", "ü".repeat(1_000_000));
         let shown = line(&long).to_string();
         assert!(shown.len() < 2 * LINE + 50, "{}", shown.len());
-        assert!(shown.ends_with("ü (999600 characters more)"), "{shown}");
+        assert!(shown.contains("ü (999602 characters more) ü"), "{shown}");
+        assert!(shown.starts_with("&lt;") && shown.ends_with("&gt;"), "{shown}");
         assert_eq!(line("short").to_string(), "short");
     }
 }

@@ -210,7 +210,7 @@ impl Testbed {
                 link.index
             ));
         }
-        lines.push(format!("  alpy resume {name}     (goes on with the test)"));
+        lines.push(format!("  alpy resume {name}    (ends the hold)"));
         lines.push(format!(
             "Without the `alpy` command: files in {}; DOCKER_HOST={host} docker ps --filter label={}={}; rm {} goes on",
             dir.display(),

@@ -239,6 +239,9 @@ impl TestbedBuilder {
             Err(report) => report,
         };
         report.step = steps.where_it_is();
+        if matches!(report.cause, Cause::Body(_) | Cause::Panic(_)) {
+            report.after = steps.last_ended();
+        }
         if matches!(report.cause, Cause::Deadline(_)) {
             report.times = steps.times();
         }
@@ -352,7 +355,7 @@ impl TestbedBuilder {
         };
         let mut report = Report::new(cause);
         report.interrupted = interrupted;
-        report.machines = machines;
+        report.say_last_words(machines);
         report.findings = findings;
         report.teardown = teardown;
         Err(report)
