@@ -12,7 +12,7 @@ use crate::terminal::Scene;
 const FRONT: &str = r#"
 getty() { printf '\r\nWelcome to Rabbit 1.0\r\n\r\n'; prompt='rabbit login: '; }
 login() {
-    name=; while [ -z "$name" ]; do getty; printf "$prompt"; IFS= read -r name; done
+    name=; while [ -z "$name" ]; do getty; printf "$prompt"; IFS= read -r name || exit; done
     if [ "$2" ]; then
         stty -echo; printf "${question:-Password: }"; IFS= read -r given; stty echo; echo
     fi
