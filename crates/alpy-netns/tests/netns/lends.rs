@@ -2,6 +2,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use alpy_need::need;
 use alpy_netns::{Error, LinkChange, Loan, Namespace, Request};
@@ -85,9 +86,21 @@ async fn a_lasting_tap_stays_without_its_descriptor_and_has_no_carrier() {
     assert!(answer.links[0].carrier);
 
     drop(answer.taps);
-    let links = neighbour.ip("link show");
-    let flags = find(&links, "ifname", "eth0")["flags"].to_string();
-    assert!(flags.contains("UP") && !flags.contains("LOWER_UP"), "{flags}");
+    // The kernel takes up to a second to notice.
+    let noticed = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            looks.tick().await;
+            let links = neighbour.ip("link show");
+            let flags = find(&links, "ifname", "eth0")["flags"].to_string();
+            assert!(flags.contains("\"UP\""), "{flags}");
+            if !flags.contains("LOWER_UP") {
+                return;
+            }
+        }
+    };
+    let noticed = tokio::time::timeout(Duration::from_secs(5), noticed).await;
+    noticed.expect("the carrier goes with the descriptor");
 }
 
 #[tokio::test]
