@@ -70,7 +70,7 @@ fn no_run() -> Command {
     command
 }
 
-/// The executables that Cargo builds: that which runs alone, those of the crates, then the rabbit tests, each in alphabetical order.
+/// The executables that Cargo builds: those that run alone, those of the crates, then the rabbit tests, each in alphabetical order.
 fn tests(command: Command, mut line: impl FnMut(&str)) -> Result<Vec<Test>> {
     let (mut found, mut programs) = (Vec::new(), Vec::new());
     let mut unreadable = Ok(());
