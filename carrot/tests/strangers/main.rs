@@ -3,6 +3,7 @@
 //! nobody of this project has made either.
 
 mod frr;
+mod ipxe;
 mod network_boot;
 mod uefi_shell;
 

@@ -65,7 +65,9 @@ impl Cli {
     pub fn ipxe() -> Self {
         Self::new("iPXE> ")
             .complains_with("Could not ")
+            .complains_with("Usage:")
             .complains_within(": command not found")
+            .complains_within(": no such ")
     }
 
     /// One more prompt, of another mode.

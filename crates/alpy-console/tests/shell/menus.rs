@@ -79,6 +79,25 @@ async fn runs_commands_of_a_vendor() {
 }
 
 #[tokio::test]
+async fn a_complaint_may_stand_within_a_line() {
+    let (console, peer) = pair();
+    let cli = router().complains_within(": command not found");
+    let far_end = async {
+        peer.send("router> ").await.unwrap();
+        answer(&peer, "ping", "\r\nping: command not found\r\nrouter> ").await;
+        answer(&peer, "show", "\r\n100 % found\r\nrouter> ").await;
+    };
+    let test = async {
+        let mut cli = cli.open(&console).await.unwrap();
+        let error = cli.run("ping").await.unwrap_err();
+        assert!(matches!(&error, Error::Command { code: 1, .. }), "{error}");
+        // At the beginning of a line it would be one.
+        assert_eq!(cli.run("show").await.unwrap().text(), "100 % found\n");
+    };
+    tokio::join!(test, far_end);
+}
+
+#[tokio::test]
 async fn asks_for_a_prompt_that_was_read_and_goes_on_after_its_limit() {
     let (console, peer) = pair();
     let far_end = async {
