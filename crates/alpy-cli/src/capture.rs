@@ -3,7 +3,6 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use alpy::pcap;
 use alpy::runs::{RunInfo, RunState};
@@ -15,9 +14,6 @@ use crate::find::{Runs, number};
 
 /// The captures of all links, which a run writes at its end.
 const ALL: &str = "links.pcapng";
-
-/// Longer than any test.
-const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 pub async fn run(runs: &Runs, args: &Capture) -> Result<ExitCode> {
     if std::io::stdout().is_terminal() {
@@ -45,7 +41,7 @@ pub async fn run(runs: &Runs, args: &Capture) -> Result<ExitCode> {
     }
     let ended = async {
         if run.state == RunState::UnderWay {
-            let _ = run.ended(FOREVER).await;
+            let _ = run.ended().await;
         }
     };
     let capture = pcap::Capture::open(&link.capture)?;

@@ -2,7 +2,7 @@
 //! `alpy console`.
 
 use std::io::{IsTerminal, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,9 +26,6 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How much of what was said before is shown, in bytes.
 const BEFORE: u64 = 2048;
 
-/// Longer than any test.
-const FOREVER: Duration = Duration::from_secs(365 * 86_400);
-
 pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
     let run = runs.get_under_way(&args.test)?;
     let Some(folder) = run.machines.get(args.machine) else {
@@ -44,13 +41,13 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
     if terminal.is_some() {
         eprint!("Console of {}, Ctrl-] leaves it\r\n", run.name());
     }
-    let mut said = Said::open(folder.join("console.raw")).await?;
+    let mut said = Said::open(&folder.join("console.raw")).await?;
     let mut stdin = tokio::io::stdin();
     let (mut typed, mut more) = ([0; 1024], true);
     let silence = Duration::from_secs_f64(args.wait);
     let mut last = Instant::now();
     let mut looks = interval(LOOK);
-    let mut ended = std::pin::pin!(run.ended(FOREVER));
+    let mut ended = std::pin::pin!(run.ended());
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     loop {
         tokio::select! {
@@ -91,8 +88,10 @@ struct Said {
 
 impl Said {
     /// From some lines before the end on.
-    async fn open(path: PathBuf) -> Result<Self> {
-        let mut file = open(&path).await?;
+    async fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path)
+            .await
+            .with_context(|| format!("open {}", path.display()))?;
         let end = file.seek(SeekFrom::End(0)).await?;
         let from = end.saturating_sub(BEFORE);
         file.seek(SeekFrom::Start(from)).await?;
@@ -115,12 +114,6 @@ impl Said {
             any = true;
         }
     }
-}
-
-async fn open(path: &Path) -> Result<File> {
-    File::open(path)
-        .await
-        .with_context(|| format!("open {}", path.display()))
 }
 
 async fn print(bytes: &[u8]) -> Result<()> {

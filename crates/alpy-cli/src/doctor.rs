@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `alpy doctor`.
 
-use std::env;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use tokio::process::Command;
 
 use crate::output::{Colour, Output, progress};
+use crate::programs;
 
 /// What was found of one thing.
 #[derive(Serialize)]
@@ -135,7 +135,7 @@ fn line(finding: &Finding, output: &Output) -> String {
 
 async fn emulator() -> Found {
     let name = Machine::new().program_path().to_owned();
-    let Some(path) = in_path(&name) else {
+    let Some(path) = programs::find(&name) else {
         return Err((
             format!("no {} in PATH", name.display()),
             "sudo apt-get install qemu-system-x86".to_owned(),
@@ -211,7 +211,7 @@ fn tun(rootless: bool) -> Found {
 }
 
 fn program(name: &str, package: &str) -> Found {
-    match in_path(Path::new(name)) {
+    match programs::find(name) {
         Some(path) => Ok(path.display().to_string()),
         None => Err((
             format!("no {name} in PATH"),
@@ -257,10 +257,4 @@ fn memory() -> Found {
         )),
         None => Err(("not known".to_owned(), "none".to_owned())),
     }
-}
-
-fn in_path(program: &Path) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|folder| folder.join(program));
-    found.into_iter().find(|file| file.is_file())
 }

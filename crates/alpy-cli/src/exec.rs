@@ -8,7 +8,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use alpy::RUN_LABEL;
@@ -19,6 +19,7 @@ use tokio::process::Command;
 use crate::args::Exec;
 use crate::failure::absent;
 use crate::find::{Runs, number};
+use crate::programs;
 
 /// The folders that programs of this machine are made of.
 const SYSTEM: [&str; 10] = [
@@ -56,7 +57,7 @@ pub async fn run(runs: &Runs, args: &Exec) -> Result<ExitCode> {
         Some(image) => command.arg(image),
         None => {
             let program = &args.command[0];
-            if !program.contains('/') && !is_in_path(program) {
+            if !program.contains('/') && programs::find(program).is_none() {
                 eprintln!(
                     "alpy: no program {program:?} in PATH of this machine; remedy: install it, or --image IMAGE"
                 );
@@ -86,7 +87,7 @@ impl Client {
         let host = run.engine.clone().unwrap_or_default();
         match ["docker", "podman"]
             .into_iter()
-            .find(|program| is_in_path(program))
+            .find(|program| programs::find(program).is_some())
         {
             Some(program) => Ok(Self { program, host }),
             None => bail!("no `docker` in PATH; remedy: sudo apt-get install docker.io, or docker-cli"),
@@ -151,9 +152,4 @@ fn mount(folder: &Path, mode: &str) -> [OsString; 2] {
     volume.push(folder);
     volume.push(mode);
     ["--volume".into(), volume]
-}
-
-fn is_in_path(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder: PathBuf| folder.join(program).is_file())
 }

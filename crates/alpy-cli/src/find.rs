@@ -39,7 +39,7 @@ impl Runs {
         all
     }
 
-    /// The one of this name, or in this directory; one under way before one that has ended.
+    /// The one of this name, or in this directory: one below the base, for that is where the user is, else one under way elsewhere.
     pub fn get(&self, test: &str) -> Result<RunInfo> {
         if test.contains('/') {
             return runs::read(Path::new(test))
@@ -54,29 +54,23 @@ impl Runs {
         match run.state {
             RunState::UnderWay => Ok(run),
             state => Err(absent(format!(
-                "{test} is not under way, it has {}; its evidence: {}",
-                match state {
-                    RunState::Passed => "passed",
-                    RunState::Failed => "failed",
-                    _ => "been killed",
-                },
+                "{test} is not under way, but {state}; its evidence: {}",
                 run.dir.display()
             ))),
         }
     }
 }
 
-/// One under way below the base is meant before one elsewhere, and that before one that has ended.
 fn choose(all: Vec<RunInfo>, test: &str, base: &Path) -> Result<RunInfo> {
     let known: Vec<_> = all.iter().map(RunInfo::name).collect();
     let is_below = |run: &RunInfo| {
         let parent = run.dir.parent().and_then(|parent| parent.canonicalize().ok());
         parent.is_some() && parent == base.canonicalize().ok()
     };
-    let rank = |run: &RunInfo| (run.state != RunState::UnderWay, !is_below(run));
     let named = all.into_iter().filter(|run| run.name() == test);
-    let mut named: Vec<_> = named.map(|run| (rank(&run), run)).collect();
-    let Some(best) = named.iter().map(|(rank, _)| *rank).min() else {
+    let (below, elsewhere): (Vec<_>, Vec<_>) = named.partition(is_below);
+    let mut named = if below.is_empty() { elsewhere } else { below };
+    if named.is_empty() {
         return Err(absent(format!(
             "no test {test:?}, neither under way nor below {}; there {}",
             base.display(),
@@ -85,19 +79,15 @@ fn choose(all: Vec<RunInfo>, test: &str, base: &Path) -> Result<RunInfo> {
                 false => format!("are: {}", known.join(", ")),
             }
         )));
-    };
-    named.retain(|(rank, _)| *rank == best);
+    }
     if named.len() > 1 {
-        let dirs: Vec<_> = named
-            .iter()
-            .map(|(_, run)| run.dir.display().to_string())
-            .collect();
+        let dirs: Vec<_> = named.iter().map(|run| run.dir.display().to_string()).collect();
         let dirs = dirs.join(", ");
         return Err(usage(format!(
             "several tests {test:?}; give the path of one: {dirs}"
         )));
     }
-    Ok(named.remove(0).1)
+    Ok(named.remove(0))
 }
 
 fn usual_base() -> PathBuf {

@@ -22,13 +22,17 @@ struct Row {
 
 impl Row {
     /// How it stands, in one word for people and programs.
-    fn state(&self) -> &'static str {
-        match (self.run.state, &self.status.held) {
-            (RunState::UnderWay, Some(_)) => "held",
-            (RunState::UnderWay, None) => "under-way",
-            (RunState::Passed, _) => "passed",
-            (RunState::Failed, _) => "failed",
-            _ => "killed",
+    fn state(&self) -> String {
+        match self.status.held {
+            Some(_) => "held".to_owned(),
+            None => self.run.state.to_string(),
+        }
+    }
+
+    fn colour(&self) -> Option<Colour> {
+        match self.run.state {
+            RunState::Failed | RunState::Killed => Some(Colour::Bad),
+            _ => self.status.held.as_ref().map(|_| Colour::Weak),
         }
     }
 
@@ -82,19 +86,19 @@ fn text(rows: &[Row], output: &Output) -> String {
         let what = what.into_iter().flatten().next().cloned().unwrap_or_default();
         lines.push(vec![
             name.clone(),
-            row.state().to_owned(),
+            row.state(),
             time(since),
             short(&what),
             run.dir.display().to_string(),
         ]);
     }
     let text = table(&lines);
-    let paint = |line: &str| match rows.len() {
-        _ if line.contains("  failed  ") || line.contains("  killed  ") => output.colour(Colour::Bad, line),
-        _ if line.contains("  held  ") => output.colour(Colour::Weak, line),
-        _ => line.to_owned(),
+    let colours = std::iter::once(None).chain(rows.iter().map(Row::colour));
+    let paint = |(line, colour): (&str, Option<Colour>)| match colour {
+        Some(colour) => format!("{}\n", output.colour(colour, line)),
+        None => format!("{line}\n"),
     };
-    text.lines().map(|line| format!("{}\n", paint(line))).collect()
+    text.lines().zip(colours).map(paint).collect()
 }
 
 /// The beginning of the first line.

@@ -15,6 +15,7 @@ mod find;
 mod link;
 mod list;
 mod output;
+mod programs;
 mod report;
 mod sweep;
 mod topology;

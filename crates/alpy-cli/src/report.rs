@@ -41,10 +41,9 @@ pub fn run(runs: &Runs, args: &Report, output: &Output) -> Result<ExitCode> {
     }
     output.show(&rows, || {
         let cells = |row: &Row| {
-            let state = serde_json::to_value(row.state).unwrap_or_default();
             vec![
                 row.name.clone(),
-                state.as_str().unwrap_or_default().to_owned(),
+                row.state.to_string(),
                 format!("file://{}", row.report.display()),
             ]
         };

@@ -7,6 +7,7 @@ mod place;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use alpy::docker::{Running, Tar};
@@ -101,15 +102,10 @@ impl Topology {
     }
 
     fn builder(&self, source: &Source<'_>, folder: &Path) -> Result<TestbedBuilder> {
-        let name = self.name.as_ref();
-        let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-            let text = format!(
-                "name {name:?} is not made of ASCII letters, digits, '.', '_' and '-' alone, or starts with a '.'"
-            );
-            return Err(source.error(self.name.span(), &text));
-        }
-        let mut builder = Testbed::builder(name);
+        let wrong = |span: Range<usize>, error: anyhow::Error| source.error(span, &format!("{error:#}"));
+        let mut builder = Testbed::builder(self.name());
+        let checked = builder.check();
+        checked.map_err(|error| wrong(self.name.span(), error.into()))?;
         if let Some(description) = &self.description {
             builder = builder.description(description);
         }
@@ -118,14 +114,13 @@ impl Topology {
                 machine.check()?;
                 Ok(machine)
             });
-            let machine = machine.map_err(|error| source.error(table.span(), &format!("{error:#}")))?;
-            builder = builder.machine(machine);
+            builder = builder.machine(machine.map_err(|error| wrong(table.span(), error))?);
         }
         for table in &self.link {
             builder = table.as_ref().add_to(builder, source, table.span())?;
             // What the builder finds wrong now is wrong with this one.
-            let checked = builder.check().map_err(anyhow::Error::from);
-            checked.map_err(|error| source.error(table.span(), &format!("{error:#}")))?;
+            let checked = builder.check();
+            checked.map_err(|error| wrong(table.span(), error.into()))?;
         }
         for application in &self.application {
             let node = *application.node.as_ref();

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
 use serde_json::json;
 use tokio::process::{Child, Command};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::args::{Down, Resume, Up};
 use crate::failure::{absent, interrupted, usage};
@@ -134,7 +134,8 @@ pub async fn down(runs: &Runs, args: &Down, output: &Output) -> Result<ExitCode>
         // It is still being made, and ends by this in the same order.
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM).context("end alpy in the background")?;
     }
-    let ended = progress("take it down", run.ended(TEARDOWN)).await?;
+    let ended = progress("take it down", timeout(TEARDOWN, run.ended())).await;
+    let ended = ended.with_context(|| format!("{} is not down after {TEARDOWN:?}", run.name()))??;
     let done =
         json!({"test": ended.name(), "evidence": ended.dir, "state": ended.state, "failure": ended.failure});
     output.show(&done, || match &ended.failure {

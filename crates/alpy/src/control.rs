@@ -74,6 +74,8 @@ pub struct Status {
 /// The way to a testbed.
 #[derive(Debug, Clone)]
 pub struct Control {
+    /// The evidence directory.
+    dir: PathBuf,
     /// The folder of the socket.
     folder: PathBuf,
 }
@@ -81,11 +83,12 @@ pub struct Control {
 impl Control {
     /// That of a run, which need not be under way.
     pub fn of(run: &RunInfo) -> Self {
-        let folder = match &run.id {
-            Some(id) => run.dir.join(folder_name(id)),
-            None => run.dir.clone(),
-        };
-        Self { folder }
+        // Before it has an id, nothing is there, and nobody listens.
+        let id = run.id.as_deref().unwrap_or_default();
+        Self {
+            dir: run.dir.clone(),
+            folder: run.dir.join(folder_name(id)),
+        }
     }
 
     /// What the testbed is at.
@@ -169,9 +172,8 @@ impl Control {
     }
 
     fn error(&self, source: io::Error) -> Error {
-        let dir = self.folder.parent().unwrap_or(&self.folder);
         Error::Control {
-            dir: dir.to_owned(),
+            dir: self.dir.clone(),
             source,
         }
     }

@@ -42,12 +42,7 @@ impl Evidence {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn create_in(base: &Path, test: &str) -> Result<Self> {
-        let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-        if test.is_empty() || test.len() > 200 || test.starts_with('.') || !test.chars().all(plain) {
-            return Err(Error::TestName {
-                name: test.to_owned(),
-            });
-        }
+        check_name(test)?;
         for slot in 1..=SLOTS {
             let dir = base.join(if slot == 1 {
                 test.to_owned()
@@ -88,6 +83,17 @@ impl Evidence {
     pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+/// Whether a test can have this name: one plain file name, and a part of a container's.
+pub(crate) fn check_name(test: &str) -> Result<()> {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    if test.is_empty() || test.len() > 200 || test.starts_with('.') || !test.chars().all(plain) {
+        return Err(Error::TestName {
+            name: test.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The lock, or nothing where somebody else holds it.

@@ -80,6 +80,7 @@ impl Failure {
             kind: report.cause.kind().to_owned(),
             cause: report.cause.to_string(),
             step: report.step.clone(),
+            after: report.after.clone(),
             findings: report.findings.clone(),
             times: report.times.clone(),
             machines: report.machines.clone(),

@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,18 @@ pub enum RunState {
     Killed,
 }
 
+/// As in JSON.
+impl fmt::Display for RunState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::UnderWay => "under-way",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Killed => "killed",
+        })
+    }
+}
+
 /// The run that an evidence directory is of.
 ///
 /// # Errors
@@ -101,6 +114,7 @@ pub fn below(base: &Path) -> Vec<RunInfo> {
 }
 
 /// The runs that processes of this user run on this machine, wherever their evidence is, the newest one first; for root, those of all users.
+/// It blocks the thread for the milliseconds that it takes to look at all processes.
 ///
 /// A process that runs a test holds the lock of the test's evidence directory, and the kernel tells which files it has open.
 pub fn under_way() -> Vec<RunInfo> {
@@ -206,20 +220,13 @@ impl RunInfo {
         Some(crate::run::container_name(&self.test, id, name))
     }
 
-    /// Waits until its process runs it no longer, and reads it once more. Cancel safe.
+    /// Waits until its process runs it no longer, however long that takes, and reads it once more. Cancel safe.
     ///
     /// # Errors
-    /// As [`read`]; it goes on for longer than `within`.
-    pub async fn ended(&self, within: Duration) -> Result<Self> {
-        let until = tokio::time::Instant::now() + within;
+    /// As [`read`].
+    pub async fn ended(&self) -> Result<Self> {
         let mut looks = tokio::time::interval(Duration::from_millis(20));
         while is_under_way(&self.dir, self.pid) {
-            if tokio::time::Instant::now() >= until {
-                return Err(Error::Control {
-                    dir: self.dir.clone(),
-                    source: io::Error::new(io::ErrorKind::TimedOut, format!("it goes on after {within:?}")),
-                });
-            }
             looks.tick().await;
         }
         read(&self.dir)

@@ -245,6 +245,25 @@ async fn a_link_without_a_capture_carries_frames_and_has_none() {
 }
 
 #[tokio::test]
+async fn an_error_between_two_steps_names_the_one_before_it() {
+    need!(docker, qemu);
+    let failure = bed("between")
+        .run(async |_| -> TestResult {
+            step!("Look for a needle", async { TestResult::Ok(()) }).await?;
+            Err("only hay".into())
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(failure.step(), None);
+    let text = failure.to_string();
+    let told = "test between failed: only hay\n  after the step: Look for a needle\n";
+    assert!(text.starts_with(told), "{text}");
+    let (run, page) = report_in(failure.evidence().unwrap());
+    assert_eq!(run["failure"]["after"], "Look for a needle");
+    assert!(page.contains("after Look for a needle"), "{page}");
+}
+
+#[tokio::test]
 async fn a_panic_of_the_body_is_a_failure_after_an_orderly_teardown() {
     need!(docker, qemu);
     let mut traces = None;

@@ -156,6 +156,47 @@ async fn ctrl_c_ends_the_hold_and_the_failure_is_told() {
 }
 
 #[tokio::test]
+async fn a_test_that_is_killed_is_told_from_one_that_runs() {
+    need!(docker, qemu);
+    let desk = Desk::new();
+    let mut child = child(&desk, "fails", "failure");
+    wait_held(&desk, "fails").await;
+    let dir = desk.base().join("fails");
+    let row = desk.row("fails").await;
+    assert_eq!(
+        (&row["state"], row["pid"].as_u64()),
+        (&"held".into(), child.id().map(u64::from))
+    );
+    child.kill().await.unwrap();
+    assert_eq!(desk.row("fails").await["state"], "killed");
+    let resume = desk.alpy(&["resume", dir.to_str().unwrap()]).await;
+    assert!(
+        resume.status == 3 && resume.stderr.contains("killed"),
+        "{resume:?}"
+    );
+    let report = desk.alpy(&["report", "fails", "--json"]).await.good().json();
+    assert_eq!(report[0]["state"], "killed");
+}
+
+#[tokio::test]
+async fn a_test_under_way_elsewhere_is_meant_only_where_there_is_none_of_its_name() {
+    need!(docker, qemu);
+    let (here, there) = (Desk::new(), Desk::new());
+    let (output, text) = end(child(&here, "elsewhere", "")).await;
+    assert!(!output.status.success(), "{text}");
+    let child = child(&there, "elsewhere", "failure");
+    wait_held(&there, "elsewhere").await;
+    let resume = here.alpy(&["resume", "elsewhere"]).await;
+    assert!(
+        resume.status == 3 && resume.stderr.contains("failed"),
+        "{resume:?}"
+    );
+    assert_eq!(there.row("elsewhere").await["state"], "held");
+    Desk::new().alpy(&["resume", "elsewhere"]).await.good();
+    end(child).await;
+}
+
+#[tokio::test]
 async fn a_value_that_means_nothing_is_an_error_with_its_remedy() {
     let desk = Desk::new();
     let (output, text) = end(child(&desk, "fails", "on-failure")).await;

@@ -57,7 +57,7 @@ async fn a_topology_that_is_wrong_is_told_with_line_and_column() {
             "name = \"office\"\n\n[[link]]\nmachine = 3\n",
             "office.toml:3:1: link 0 is of machine 3, and the testbed has 1",
         ),
-        ("name = \"of fice\"\n", "office.toml:1:8: name \"of fice\""),
+        ("name = \"of fice\"\n", "office.toml:1:8: test name \"of fice\""),
         (
             "name = \"office\"\n[[machine]]\nkernel = \"absent\"\n",
             "office.toml:2:1: ",
@@ -72,7 +72,7 @@ async fn a_topology_that_is_wrong_is_told_with_line_and_column() {
         ),
         (
             "name = \"ü\"\n[[link]]\nbetween = [0, 0]\nmtu_bytes = 9000\n",
-            "office.toml:1:8: name",
+            "office.toml:1:8: test name",
         ),
         ("name = \"office\n", "office.toml:1:"),
     ];

@@ -157,13 +157,8 @@ fn why(page: &mut String, record: &Record, failure: &FailureRecord, summaries: &
     );
     let at = record.left.or(record.ended).unwrap_or(record.began);
     // A body that fails between two steps, as by an assertion, fails behind one.
-    let last = record.steps.iter().rev().find(|step| step.began <= at);
-    let place = match (&failure.step, last) {
-        (Some(step), _) => Some((String::new(), step)),
-        (None, Some(step)) if failure.kind != "teardown" => Some(("after ".to_owned(), &step.text)),
-        _ => None,
-    };
-    if let Some((relation, step)) = place {
+    let after = || failure.after.as_ref().map(|step| ("after ", step));
+    if let Some((relation, step)) = failure.step.as_ref().map(|step| ("", step)).or_else(after) {
         let _ = writeln!(
             page,
             "<p><b>Where:</b> {relation}{}, {} after the begin</p>",

@@ -68,6 +68,8 @@ pub(crate) struct FailureRecord {
     pub(crate) kind: String,
     pub(crate) cause: String,
     pub(crate) step: Option<String>,
+    /// The last step that had ended, if none was under way.
+    pub(crate) after: Option<String>,
     pub(crate) findings: Vec<String>,
     pub(crate) times: Vec<String>,
     pub(crate) machines: Vec<Words>,

@@ -14,7 +14,7 @@ use super::attended::Pause;
 use super::creation::Parts;
 use super::{Dut, TEARDOWN_NODES, Testbed};
 use crate::error::Error;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, check_name};
 use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::limits::Limits;
 use crate::link::{AnyLink, DirectLink, Link};
@@ -138,11 +138,13 @@ impl TestbedBuilder {
         self
     }
 
-    /// Looks at every value, and at the files of the machines, without touching anything. A run does so first.
+    /// Looks at every value, the name of the test among them, and at the files of the machines, without touching anything. A run does so
+    /// first. It blocks the thread for as long as it takes to open these files.
     ///
     /// # Errors
     /// The first that cannot be right.
     pub fn check(&self) -> crate::Result<()> {
+        check_name(&self.test)?;
         self.parts.check()
     }
 
@@ -239,7 +241,7 @@ impl TestbedBuilder {
             Err(report) => report,
         };
         report.step = steps.where_it_is();
-        if matches!(report.cause, Cause::Body(_) | Cause::Panic(_)) {
+        if report.step.is_none() && !matches!(report.cause, Cause::TearDown) {
             report.after = steps.last_ended();
         }
         if matches!(report.cause, Cause::Deadline(_)) {
