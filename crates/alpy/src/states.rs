@@ -149,14 +149,6 @@ pub(crate) struct Held {
     _lock: Lock,
 }
 
-/// What there is of a state.
-#[derive(Debug)]
-pub(crate) enum Found {
-    Good(Box<Held>),
-    /// None, or none that is any good; why, for tests.
-    Bad(#[cfg_attr(not(test), expect(dead_code, reason = "who builds it looks again"))] String),
-}
-
 /// A state that is being built. What is not finished is removed.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
@@ -188,12 +180,15 @@ impl Store {
         self.folder.join("checksums")
     }
 
-    /// Looks at a state. `None` while somebody builds or removes it.
-    pub(crate) async fn look(&self, key: &Key) -> Result<Option<Found>> {
+    /// The state, if it is there and good, and nobody has it for himself.
+    pub(crate) async fn look(&self, key: &Key) -> Result<Option<Held>> {
         let (this, key) = (self.clone(), key.clone());
         on_thread(move || {
-            let lock = this.lock(&key.name, FlockArg::LockSharedNonblock)?;
-            Ok(lock.map(|lock| this.examine(&key, lock)))
+            let Some(lock) = this.lock(&key.name, FlockArg::LockSharedNonblock)? else {
+                return Ok(None);
+            };
+            let manifest = this.verify(&key).ok();
+            Ok(manifest.map(|manifest| this.held(&key, manifest, lock)))
         })
         .await
     }
@@ -285,13 +280,6 @@ impl Store {
         // Its lock may be shared with others, who have loaded it or will find it gone.
         if let Err(error) = remove(&held.folder) {
             debug!(%error, "the state is not removed");
-        }
-    }
-
-    fn examine(&self, key: &Key, lock: Lock) -> Found {
-        match self.verify(key) {
-            Ok(manifest) => Found::Good(Box::new(self.held(key, manifest, lock))),
-            Err(reason) => Found::Bad(reason),
         }
     }
 

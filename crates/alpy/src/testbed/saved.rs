@@ -3,23 +3,28 @@
 
 use std::fs;
 use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
 use alpy_qemu::{
     Accelerator, Backend, Machine, Nic, Options, Qemu, Recipe, RecipeStep, RootShell, fingerprint,
 };
+use tokio::time::timeout;
 use tracing::info;
 
 use super::dut::Name;
 use crate::error::{Error, Result};
 use crate::login;
 use crate::run::Run;
-use crate::states::{Found, Held, Key, Lock, SavedStates, Store, on_thread};
+use crate::states::{Held, Key, Lock, SavedStates, Store, on_thread};
 use crate::step;
 
 /// How long QEMU may take to write or to load a state, and to end after that.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long others may have a state for themselves before it is said that they build it: a look at it takes less.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How much a state may take beside the memory, in bytes: the devices, the overlays of disks, the console.
 const MORE: u64 = 64 << 20;
@@ -115,11 +120,14 @@ impl Builder<'_> {
     }
 
     async fn obtain(&self, store: &Store, key: &Key, recipe: &Recipe) -> Result<Held> {
-        let alone = store.lock_alone(key);
-        let lock = match store.look(key).await? {
-            Some(Found::Good(held)) => return Ok(*held),
-            Some(Found::Bad(_)) => alone.await?,
-            None => {
+        if let Some(held) = store.look(key).await? {
+            return Ok(held);
+        }
+        // Others may have looked at this moment too: one of them will be the first.
+        let mut alone = pin!(store.lock_alone(key));
+        let lock = match timeout(LOOK, &mut alone).await {
+            Ok(lock) => lock?,
+            Err(_) => {
                 let text = format!("Wait until saved state {} is built", key.short());
                 step!(target: "alpy::states", within: self.share, self.name.step(&text), alone).await?
             }
