@@ -28,6 +28,7 @@ const QUIET: Duration = Duration::from_millis(300);
 pub struct Cli {
     prompts: Vec<String>,
     enter: String,
+    keys_at_once: Option<usize>,
     status: Option<String>,
     complaints: Vec<String>,
     complaints_within: Vec<String>,
@@ -44,6 +45,7 @@ impl Cli {
         Self {
             prompts: vec![prompt.into()],
             enter: "\r".to_owned(),
+            keys_at_once: None,
             status: None,
             complaints: Vec::new(),
             complaints_within: Vec::new(),
@@ -62,8 +64,11 @@ impl Cli {
     }
 
     /// The command line of iPXE. Ctrl-B opens it: `Menu::new().wait_for("Press Ctrl-B").press("\x02")`.
+    ///
+    /// It may have its keys from SeaBIOS, which [forgets some](Self::keys_at_once).
     pub fn ipxe() -> Self {
         Self::new("iPXE> ")
+            .keys_at_once(8)
             .complains_with("Could not ")
             .complains_with("Usage:")
             .complains_within(": command not found")
@@ -79,6 +84,17 @@ impl Cli {
     /// What ends a line, `\r` by default, as the key does.
     pub fn enter(mut self, keys: impl Into<String>) -> Self {
         self.enter = keys.into();
+        self
+    }
+
+    /// How many keys of a command are typed before their echo has come, all by default. SeaBIOS looks for keys 18 times a second and forgets
+    /// what is more than 15 at a time (`src/sercon.c` and `src/kbd.c` there). Not for a command line that does not echo.
+    ///
+    /// # Panics
+    /// At 0.
+    pub fn keys_at_once(mut self, keys: usize) -> Self {
+        assert!(keys > 0, "a command line takes a key at least, and not 0");
+        self.keys_at_once = Some(keys);
         self
     }
 
@@ -192,7 +208,7 @@ impl CliSession {
     ///
     /// # Errors
     /// [`Error::Command`] if the command line complains, with code 1, or if its status is not 0; [`Error::Garbled`] if the status
-    /// is no number; [`Error::Timeout`] after the limit, and as [`Cli::open`].
+    /// is no number; [`Error::Timeout`] after the limit, for the echo of keys too, and as [`Cli::open`].
     pub async fn run(&mut self, command: &str) -> Result<Output, Error> {
         let output = self.run_ignoring_status(command).await?;
         checked(command, output)
@@ -232,20 +248,49 @@ impl CliSession {
         }
         self.console.try_read();
         self.unfinished = true;
-        self.console.send(format!("{command}{}", self.cli.enter)).await?;
+        let (mut came, rest) = match self.cli.keys_at_once {
+            Some(keys) => (self.echoed(command, keys).await?, ""),
+            None => (Vec::new(), command),
+        };
+        self.console.send(format!("{rest}{}", self.cli.enter)).await?;
         let found = self.console.read_until(&self.needles, self.cli.limit).await;
         let found = found.map_err(|error| error.expecting(format!("the prompt after `{command}`")))?;
         if found.index >= self.cli.prompts.len() {
             return Err(gave_up(&self.console, &found).await);
         }
         self.unfinished = false;
-        let text = plain(&found.before);
+        came.extend(&found.before);
+        let text = plain(&came);
         let text = String::from_utf8_lossy(&text);
         // What is left of the prompt.
         let text = text.trim_end_matches(|character: char| !character.is_whitespace());
         Ok(without_echo(text, command)
             .replace("\r\n", "\n")
             .replace('\r', ""))
+    }
+
+    /// Types a command without its end, so many keys at once, and returns its echo with all that came between.
+    async fn echoed(&self, command: &str, at_once: usize) -> Result<Vec<u8>, Error> {
+        let deadline = Deadline::new(self.cli.limit);
+        let mut echo = Vec::new();
+        let keys: Vec<char> = command.chars().collect();
+        for part in keys.chunks(at_once) {
+            self.console.send(String::from_iter(part)).await?;
+            // One after the other, for a line editor may wrap between any two.
+            for key in part {
+                let key = key.to_string();
+                let needle = ReadUntil::from(key.as_str());
+                let found = self
+                    .console
+                    .read_until(&needle, deadline.left(self.cli.limit))
+                    .await;
+                let expected = || format!("the echo of {key:?} in `{command}`");
+                let found = found.map_err(|error| deadline.of(error, expected()))?;
+                echo.extend(found.before);
+                echo.extend(found.matched);
+            }
+        }
+        Ok(echo)
     }
 }
 

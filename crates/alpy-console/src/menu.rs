@@ -66,7 +66,8 @@ impl Menu {
         self.step(Step::Wait(text.into()))
     }
 
-    /// Presses keys once. Ctrl-B is `"\x02"`, Ctrl-C `"\x03"`, and so on.
+    /// Presses keys once. Ctrl-B is `"\x02"`, Ctrl-C `"\x03"`, and so on. Firmware may [forget](crate::Cli::keys_at_once) what is more than
+    /// a few at once: let the next ones wait for a text.
     pub fn press(self, keys: impl Into<String>) -> Self {
         self.step(Step::Press(keys.into()))
     }

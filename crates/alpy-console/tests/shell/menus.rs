@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use alpy_console::{Cli, Console, Error, Menu};
+use alpy_console::{Cli, Console, Error, Menu, ReadUntil};
 use tokio::net::UnixStream;
 
 use crate::LONG;
@@ -93,6 +93,42 @@ async fn a_complaint_may_stand_within_a_line() {
         assert!(matches!(&error, Error::Command { code: 1, .. }), "{error}");
         // At the beginning of a line it would be one.
         assert_eq!(cli.run("show").await.unwrap().text(), "100 % found\n");
+    };
+    tokio::join!(test, far_end);
+}
+
+#[tokio::test]
+async fn types_no_more_keys_at_once_than_firmware_takes() {
+    let (console, peer) = pair();
+    let far_end = async {
+        peer.send("iPXE> ").await.unwrap();
+        // What SeaBIOS has no room for is lost. The echo is wrapped, and a letter comes twice.
+        for (keys, echo) in [
+            ("set net0", "set\x1b[K net0"),
+            ("/ip 10.0", "/ip 1\r\n0.0"),
+            (".0.0", ".0.0"),
+        ] {
+            let came = peer.expect(ReadUntil::NBytes(keys.len()), LONG).await.unwrap();
+            assert_eq!(came.matched_text(), keys);
+            let more = peer.expect(ReadUntil::NBytes(1), Duration::from_millis(50)).await;
+            assert!(matches!(more, Err(Error::Timeout { .. })), "{more:?}");
+            peer.send(echo).await.unwrap();
+        }
+        answer(&peer, "", "\r\nok\r\niPXE> ").await;
+        peer.expect("ifstat", LONG).await.unwrap();
+        peer.send("if").await.unwrap();
+    };
+    let test = async {
+        let mut ipxe = Cli::ipxe()
+            .limit(Duration::from_millis(500))
+            .open(&console)
+            .await
+            .unwrap();
+        let output = ipxe.run("set net0/ip 10.0.0.0").await.unwrap();
+        assert_eq!(output.text(), "ok\n");
+        let error = ipxe.run("ifstat").await.unwrap_err().to_string();
+        let expected = "expected the echo of \"s\" in `ifstat` within 500ms";
+        assert!(error.starts_with(expected), "{error}");
     };
     tokio::join!(test, far_end);
 }
