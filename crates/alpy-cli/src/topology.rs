@@ -78,7 +78,7 @@ impl Topology {
     /// Reads a file and looks at every value.
     ///
     /// # Errors
-    /// The file cannot be read; it is not right, in which case the error names line and column, and has an exit status of its own.
+    /// The file cannot be read; it is not right, in which case the error names lines and columns, and has an exit status of its own.
     pub fn read(path: &Path) -> Result<(Self, TestbedBuilder)> {
         let text =
             fs::read_to_string(path).map_err(|error| usage(format!("read {}: {error}", path.display())))?;
@@ -86,13 +86,14 @@ impl Topology {
     }
 
     fn parse(path: &Path, text: &str) -> Result<(Self, TestbedBuilder)> {
-        let source = Source { path, text };
+        let source = Source::new(path, text);
         let topology: Self = toml::from_str(text).map_err(|error| {
             let span = error.span().unwrap_or_default();
-            source.error(span, error.message())
+            usage(source.shown(span.start, error.message()))
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let builder = topology.builder(&source, folder)?;
+        let builder = topology.builder(&source, folder);
+        source.check()?;
         Ok((topology, builder))
     }
 
@@ -101,11 +102,18 @@ impl Topology {
         self.name.as_ref()
     }
 
-    fn builder(&self, source: &Source<'_>, folder: &Path) -> Result<TestbedBuilder> {
-        let wrong = |span: Range<usize>, error: anyhow::Error| source.error(span, &format!("{error:#}"));
+    /// The testbed, which is of no use where the source has mistakes.
+    fn builder(&self, source: &Source<'_>, folder: &Path) -> TestbedBuilder {
+        let wrong = |span: Range<usize>, error: anyhow::Error| source.mistake(span, &format!("{error:#}"));
         let mut builder = Testbed::builder(self.name());
-        let checked = builder.check();
-        checked.map_err(|error| wrong(self.name.span(), error.into()))?;
+        // Behind what the builder finds wrong, it finds that and nothing else.
+        let mut good = true;
+        let mut check = |builder: &TestbedBuilder, span| {
+            if good {
+                good = builder.check().map_err(|error| wrong(span, error.into())).is_ok();
+            }
+        };
+        check(&builder, self.name.span());
         if let Some(description) = &self.description {
             builder = builder.description(description);
         }
@@ -114,13 +122,13 @@ impl Topology {
                 machine.check()?;
                 Ok(machine)
             });
-            builder = builder.machine(machine.map_err(|error| wrong(table.span(), error))?);
+            // A link may be to it, right or wrong.
+            let machine = machine.map_err(|error| wrong(table.span(), error));
+            builder = builder.machine(machine.unwrap_or_default());
         }
         for table in &self.link {
-            builder = table.as_ref().add_to(builder, source, table.span())?;
-            // What the builder finds wrong now is wrong with this one.
-            let checked = builder.check();
-            checked.map_err(|error| wrong(table.span(), error.into()))?;
+            builder = table.as_ref().add_to(builder, source, table.span());
+            check(&builder, table.span());
         }
         for application in &self.application {
             let node = *application.node.as_ref();
@@ -128,10 +136,10 @@ impl Topology {
             if is_node != Some(true) {
                 let text =
                     format!("there is no node {node}: a link to a node has this number, counted from 0");
-                return Err(source.error(application.node.span(), &text));
+                source.mistake(application.node.span(), &text);
             }
         }
-        Ok(builder)
+        builder
     }
 
     /// Starts the applications on a testbed that was made of this topology.

@@ -8,7 +8,6 @@ use std::str::FromStr;
 
 use alpy::netns::{IpPrefix, MacAddr};
 use alpy::{DirectLink, Link, TestbedBuilder};
-use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
@@ -66,42 +65,55 @@ struct RouteTable {
 
 impl LinkTable {
     /// One more link of the testbed. `span` is where the table is.
-    pub fn add_to(
-        &self,
-        builder: TestbedBuilder,
-        source: &Source<'_>,
-        span: Range<usize>,
-    ) -> Result<TestbedBuilder> {
+    pub fn add_to(&self, builder: TestbedBuilder, source: &Source<'_>, span: Range<usize>) -> TestbedBuilder {
         if let Some([first, second]) = self.between {
             if let Some(word) = self.word_of_a_node() {
                 let text = format!("a link with `between` has no node, and so no `{word}`");
-                return Err(source.error(span, &text));
+                source.mistake(span, &text);
             }
             let link = DirectLink::between(first, second);
-            return Ok(builder.direct_link(if self.unplugged {
+            return builder.direct_link(if self.unplugged {
                 link.boot_unplugged()
             } else {
                 link
-            }));
+            });
         }
         let mut link = Link::new().machine(self.machine.unwrap_or(0));
-        for address in &self.addresses {
-            link = link.address(checked::<IpPrefix>(source, address)?);
+        for address in self
+            .addresses
+            .iter()
+            .filter_map(|address| checked::<IpPrefix>(source, address))
+        {
+            link = link.address(address);
         }
-        for gateway in &self.gateways {
-            link = link.gateway(checked::<IpAddr>(source, gateway)?);
+        for gateway in self
+            .gateways
+            .iter()
+            .filter_map(|gateway| checked::<IpAddr>(source, gateway))
+        {
+            link = link.gateway(gateway);
         }
         for route in &self.route {
-            link = link.route(checked::<IpPrefix>(source, &route.to)?, &route.via);
+            if let Some(to) = checked::<IpPrefix>(source, &route.to) {
+                link = link.route(to, &route.via);
+            }
         }
         if let Some(mtu) = self.mtu_bytes {
             link = link.mtu_bytes(mtu);
         }
-        if let Some(mac) = &self.node_mac {
-            link = link.node_mac(checked::<MacAddr>(source, mac)?);
+        if let Some(mac) = self
+            .node_mac
+            .as_ref()
+            .and_then(|mac| checked::<MacAddr>(source, mac))
+        {
+            link = link.node_mac(mac);
         }
-        if let Some(mac) = &self.machine_mac {
-            link = link.machine_mac(checked::<MacAddr>(source, mac)?);
+        if let Some(mac) = self
+            .machine_mac
+            .as_ref()
+            .and_then(|mac| checked::<MacAddr>(source, mac))
+        {
+            link = link.machine_mac(mac);
         }
         if self.ipv6_link_local {
             link = link.ipv6_link_local();
@@ -112,7 +124,7 @@ impl LinkTable {
         if self.without_capture {
             link = link.without_capture();
         }
-        Ok(builder.link(link))
+        builder.link(link)
     }
 
     /// A word that is there and means nothing for a direct link.
@@ -132,17 +144,18 @@ impl LinkTable {
     }
 }
 
-/// The text of a value that can be read as what it is.
-fn checked<'a, T: FromStr<Err: Display>>(source: &Source<'_>, value: &'a Spanned<String>) -> Result<&'a str> {
+/// The text of a value, if it can be read as what it is.
+fn checked<'a, T: FromStr<Err: Display>>(source: &Source<'_>, value: &'a Spanned<String>) -> Option<&'a str> {
     let text = value.as_ref();
     match text.parse::<T>() {
-        Ok(_) => Ok(text),
+        Ok(_) => Some(text),
         Err(error) => {
             let mut reason = error.to_string();
             if !reason.contains(text) {
                 reason = format!("{text:?}: {reason}");
             }
-            Err(source.error(value.span(), &reason))
+            source.mistake(value.span(), &reason);
+            None
         }
     }
 }

@@ -1,21 +1,53 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Errors that name line and column, and show them.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
+use anyhow::Result;
+
 use crate::failure::usage;
 
-/// A file that is read.
+/// A file that is read, and what is wrong with it.
 pub struct Source<'a> {
-    pub path: &'a Path,
-    pub text: &'a str,
+    path: &'a Path,
+    text: &'a str,
+    /// Where, in bytes, and what.
+    mistakes: RefCell<BTreeSet<(usize, String)>>,
 }
 
-impl Source<'_> {
-    /// What is wrong at a place, in bytes.
-    pub fn error(&self, span: Range<usize>, message: &str) -> anyhow::Error {
-        let mut start = span.start.min(self.text.len());
+impl<'a> Source<'a> {
+    /// A file with nothing wrong so far.
+    pub fn new(path: &'a Path, text: &'a str) -> Self {
+        let mistakes = RefCell::default();
+        Self { path, text, mistakes }
+    }
+
+    /// Notes what is wrong at a place, in bytes.
+    pub fn mistake(&self, span: Range<usize>, message: &str) {
+        self.mistakes
+            .borrow_mut()
+            .insert((span.start, message.to_owned()));
+    }
+
+    /// All that is wrong, in the order of its places.
+    pub fn check(&self) -> Result<()> {
+        let mistakes = self.mistakes.borrow();
+        let shown: Vec<String> = mistakes
+            .iter()
+            .map(|(start, text)| self.shown(*start, text))
+            .collect();
+        if shown.is_empty() {
+            return Ok(());
+        }
+        Err(usage(shown.join("\n")))
+    }
+
+    /// What is wrong at a place, in bytes, and the line.
+    pub fn shown(&self, start: usize, message: &str) -> String {
+        let mut start = start.min(self.text.len());
         while !self.text.is_char_boundary(start) {
             start -= 1;
         }
@@ -25,12 +57,12 @@ impl Source<'_> {
         let column = before[begin..].chars().count() + 1;
         let line = self.text[begin..].lines().next().unwrap_or_default();
         let margin = number.to_string().len();
-        usage(format!(
+        format!(
             "{}:{number}:{column}: {}\n {number} | {line}\n {:margin$} | {:>column$}",
             self.path.display(),
             message.trim_end(),
             "",
             "^"
-        ))
+        )
     }
 }

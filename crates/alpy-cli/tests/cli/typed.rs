@@ -90,6 +90,49 @@ async fn a_topology_that_is_wrong_is_told_with_line_and_column() {
 }
 
 #[tokio::test]
+async fn all_mistakes_of_a_topology_are_told_at_once() {
+    let desk = Desk::new();
+    desk.write(
+        "office.toml",
+        "name = \"office\"
+[[machine]]
+kernel = \"absent\"
+[[link]]
+machine = 3
+addresses = [\"192.0.2.300/24\"]
+[[link]]
+gateways = [\"nowhere\"]
+node_mac = \"x\"
+[[link]]
+machine = 4
+[[application]]
+node = 5
+name = \"a\"
+image = \"b\"
+",
+    );
+    let said = desk.alpy(&["up", "--check", "office.toml"]).await;
+    let places = said.stderr.lines().filter_map(|line| {
+        let place = line.trim_start_matches("alpy: ").strip_prefix("office.toml:")?;
+        place.split_once(": ")
+    });
+    let places: Vec<_> = places.collect();
+    // That link 2 is of no machine is told when link 0 is right.
+    let expected = [
+        ("2:1", "kernel"),
+        ("4:1", "link 0 is of machine 3"),
+        ("6:14", "192.0.2.300/24"),
+        ("8:13", "nowhere"),
+        ("9:12", "\"x\""),
+        ("13:8", "there is no node 5"),
+    ];
+    assert_eq!(places.len(), expected.len(), "{}", said.stderr);
+    for ((place, text), (at, what)) in places.into_iter().zip(expected) {
+        assert!(place == at && text.contains(what), "{at} {what}: {}", said.stderr);
+    }
+}
+
+#[tokio::test]
 async fn the_doctor_has_a_line_for_each_thing_and_a_remedy_for_what_is_missing() {
     let desk = Desk::new();
     let mut command = desk.command(&["doctor", "--json"]);
