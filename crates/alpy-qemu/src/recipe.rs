@@ -108,8 +108,9 @@ impl Recipe {
         self
     }
 
-    /// The last step: waits for the prompt of a shell of root's on Linux x86-64, and puts a program of 250 bytes into its `/tmp`.
-    /// Whenever the state is restored, it sets the guest's clock, and seeds the kernel's random numbers anew.
+    /// The last step: waits for the prompt of a shell of root's on Linux x86-64, and puts a program of 230 bytes into its `/tmp`.
+    /// Whenever the state is restored, it sets the guest's clock to the time when its line was sent, and seeds the kernel's random
+    /// numbers anew.
     ///
     /// The shell needs `printf`, `mkdir` and `chmod`; `/tmp` is made if it is not there.
     pub fn root_shell(mut self, prompt: impl Into<String>) -> Self {
