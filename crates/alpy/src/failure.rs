@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::panics;
 use crate::report::{FailureRecord, Words};
 use crate::signals::Interrupt;
 
@@ -48,7 +49,8 @@ pub(crate) enum Cause {
     Body(BoxError),
     /// The machine or a node ended under the body.
     Lost(Error),
-    Panic(String),
+    /// The message, and where.
+    Panic(String, Option<String>),
     Deadline(Duration),
     Interrupt(Interrupt),
     TearDown,
@@ -131,19 +133,18 @@ impl Cause {
             Self::SetUp(_) => "set-up",
             Self::Body(_) => "body",
             Self::Lost(_) => "lost",
-            Self::Panic(_) => "panic",
+            Self::Panic(..) => "panic",
             Self::Deadline(_) => "deadline",
             Self::Interrupt(_) => "signal",
             Self::TearDown => "teardown",
         }
     }
 
+    /// A panic that was caught on this thread.
     pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(ToString::to_string);
-        Self::Panic(
-            text.or_else(|| payload.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_owned()),
-        )
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self::Panic(text.unwrap_or_else(|| "no message".to_owned()), panics::place())
     }
 }
 
@@ -187,7 +188,8 @@ impl fmt::Display for Cause {
         match self {
             Self::SetUp(error) | Self::Lost(error) => f.write_str(&chain(error)),
             Self::Body(error) => f.write_str(&chain(error.as_ref())),
-            Self::Panic(message) => write!(f, "it panicked: {message}"),
+            Self::Panic(message, Some(place)) => write!(f, "it panicked at {place}: {message}"),
+            Self::Panic(message, None) => write!(f, "it panicked: {message}"),
             Self::Deadline(limit) => write!(f, "it did not end within its deadline of {limit:?}"),
             Self::Interrupt(signal) => write!(f, "{signal} came"),
             Self::TearDown => f.write_str("its body passed, its teardown did not"),

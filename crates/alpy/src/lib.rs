@@ -60,6 +60,7 @@ mod link;
 pub mod logging;
 mod login;
 mod node;
+mod panics;
 pub mod report;
 mod run;
 pub mod runs;

@@ -38,6 +38,7 @@ use crate::failure::{BoxError, Cause, chain};
 use crate::growing::Growing;
 use crate::limits::Limits;
 use crate::node::Node;
+use crate::panics;
 use crate::report::{self, Recorder};
 use crate::run::Run;
 use crate::skeleton;
@@ -237,6 +238,7 @@ impl Testbed {
     where
         E: Into<BoxError>,
     {
+        panics::remember_places();
         let body = AssertUnwindSafe(self.steps.scope(Box::pin(body(self)))).catch_unwind();
         let ended = async {
             tokio::select! {

@@ -267,6 +267,7 @@ async fn an_error_between_two_steps_names_the_one_before_it() {
 async fn a_panic_of_the_body_is_a_failure_after_an_orderly_teardown() {
     need!(docker, qemu);
     let mut traces = None;
+    let line = line!() + 4;
     let failure = bed("panics")
         .run(async |bed| -> TestResult {
             traces = Some(Traces::of(bed));
@@ -275,13 +276,11 @@ async fn a_panic_of_the_body_is_a_failure_after_an_orderly_teardown() {
         .await
         .unwrap_err();
     assert!(traces.unwrap().are_gone().await);
-    assert!(
-        failure.to_string().contains("it panicked: one and one is 3"),
-        "{failure}"
-    );
+    let told = format!("it panicked at {}:{line}:13: one and one is 3", file!());
+    assert!(failure.to_string().contains(&told), "{failure}");
     let (run, page) = report_in(failure.evidence().unwrap());
     assert_eq!(run["failure"]["kind"], "panic");
-    assert!(page.contains("it panicked: one and one is 3"), "{page}");
+    assert!(page.contains(&told), "{page}");
 }
 
 #[tokio::test]
