@@ -118,6 +118,44 @@ async fn a_probe_notices_what_it_is_there_for() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_failure_shows_how_far_the_packets_came() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    let link = |net: u8| {
+        Link::new()
+            .address(format!("192.168.{net}.1/24"))
+            .gateway(format!("192.168.{net}.2"))
+    };
+    let failure = Testbed::builder("no-forwarding")
+        .machine(rabbit::machine()?)
+        .link(link(0))
+        .link(link(1))
+        .run(async |bed| {
+            bed.start_cpu().await?;
+            let mut shell = carrot::login(bed).await?;
+            let quiet = "sysctl -w net.ipv6.conf.all.disable_ipv6=1";
+            let up = "ip address add 192.168.0.2/24 dev eth0 && ip link set eth0 up";
+            // All but `net.ipv4.ip_forward=1`.
+            shell.run(format!("{quiet} && {up}")).await?;
+            ping::answers(bed.node(0), SERVER).await
+        })
+        .await;
+    let text = match failure {
+        Ok(()) => anyhow::bail!("expected no reply"),
+        Err(failure) => failure.to_string(),
+    };
+    println!("{text}");
+    let (_, wire) = text
+        .split_once("\n  last on link 0, of ")
+        .context("nothing of link 0")?;
+    ensure!(
+        wire.contains("from node 0") && wire.contains("192.168.0.1 > 192.168.1.1"),
+        "{text}"
+    );
+    ensure!(wire.contains("\n  nothing on link 1\n"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_guest_that_stays_on_is_not_powered_off() -> Result<()> {
     need!(docker, qemu => Ok(()));
     Testbed::builder("stays-on")

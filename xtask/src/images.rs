@@ -45,6 +45,9 @@ use tree::Tree;
 
 pub use manifest::{Container, Manifest};
 
+/// The link to the folder with the images that were built last.
+pub const CURRENT: &str = "current";
+
 /// Programs that a build needs, with the package of Debian that has each.
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
@@ -220,7 +223,7 @@ fn build_from(system: System, key: &str, recipes: &Recipes, images: &Path) -> Re
         // At most one that a killed build left.
         _ => symlink(folder, &link)?,
     }
-    fs::rename(link, images.join("current"))?;
+    fs::rename(link, images.join(CURRENT))?;
     let mut file = tempfile::NamedTempFile::new_in(images)?;
     serde_json::to_writer_pretty(&mut file, &manifest)?;
     file.as_file()

@@ -209,7 +209,8 @@ impl CliSession {
     /// # Errors
     /// [`Error::Command`] if the command line complains, with code 1, or if its status is not 0; [`Error::Garbled`] if the status
     /// is no number; [`Error::Timeout`] after the limit, for the echo of keys too, and as [`Cli::open`].
-    pub async fn run(&mut self, command: &str) -> Result<Output, Error> {
+    pub async fn run(&mut self, command: impl AsRef<str>) -> Result<Output, Error> {
+        let command = command.as_ref();
         let output = self.run_ignoring_status(command).await?;
         checked(command, output)
     }
@@ -218,7 +219,8 @@ impl CliSession {
     ///
     /// # Errors
     /// As [`run`](Self::run), without [`Error::Command`].
-    pub async fn run_ignoring_status(&mut self, command: &str) -> Result<Output, Error> {
+    pub async fn run_ignoring_status(&mut self, command: impl AsRef<str>) -> Result<Output, Error> {
+        let command = command.as_ref();
         let text = self.typed(command).await?;
         let mut code = i32::from(self.cli.complains(&text));
         if let Some(status) = self.cli.status.clone() {

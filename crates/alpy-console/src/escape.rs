@@ -15,12 +15,19 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
     String::from_utf8(text).expect("what is not UTF-8 is escaped")
 }
 
-/// The last `count` lines of `bytes` as text. Of a program that draws a whole screen, the last `count` texts.
+/// The last `count` lines of `bytes` as text; a line that comes again and again counts once. Of a program that draws a whole screen, the last
+/// `count` texts. Escape sequences are shown: a text is not found where one is within it.
 pub(crate) fn last_lines(bytes: &[u8], count: usize) -> String {
     let text = escaped(&in_lines(bytes));
-    let mut lines: Vec<&str> = text.lines().rev().take(count).collect();
-    lines.reverse();
-    lines.join("\n")
+    let lines: Vec<&str> = text.lines().collect();
+    let runs: Vec<_> = lines.chunk_by(|one, next| one == next).collect();
+    let last = &runs[runs.len().saturating_sub(count)..];
+    let shown = last.iter().map(|run| match (run[0], run.len()) {
+        ("", _) => String::new(),
+        (line, 1) => line.to_owned(),
+        (line, times) => format!("{line} ({times} times)"),
+    });
+    shown.collect::<Vec<_>>().join("\n")
 }
 
 /// Turns a stream into text: `\r\n` and `\n` become a line's end, tabs and printable characters stay, a backslash is doubled,
@@ -124,6 +131,15 @@ fn push_byte(byte: u8, text: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shows_a_line_that_comes_again_and_again_once() {
+        let text = b"Give root password\r\n\r\n\r\n(initramfs) \r\n(initramfs) \r\n(initramfs) \r\na\r\n(initramfs) ";
+        let lines = "Give root password\n\n(initramfs)  (3 times)\na\n(initramfs) ";
+        assert_eq!(last_lines(text, 10), lines);
+        assert_eq!(last_lines(text, 3), lines.split_once('\n').unwrap().1);
+        assert_eq!(last_lines(b"", 3), "");
+    }
 
     #[test]
     fn shows_what_is_printable_and_escapes_the_rest() {

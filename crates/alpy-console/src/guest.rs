@@ -91,6 +91,8 @@ impl Guest {
     pub fn debian() -> Self {
         Self::busybox()
             .gives_up_at("You are in emergency mode")
+            // Of initramfs-tools, where the root file system is not found.
+            .gives_up_at("Dropping to a shell!")
             .power_off_command("systemctl poweroff")
             .boot_limit(Duration::from_secs(180))
     }

@@ -92,8 +92,8 @@ impl RemoteShell {
     /// [`Error::Command`] with code and output if the code is not 0, [`Error::Timeout`] after the deadline of the shell,
     /// [`Error::Garbled`] if something else printed into the frame of the output or the output was too long for the window of
     /// the console, and what [`Console::send`] says.
-    pub async fn run(&mut self, command: &str) -> Result<Output, Error> {
-        self.command(command).run().await
+    pub async fn run(&mut self, command: impl AsRef<str>) -> Result<Output, Error> {
+        self.command(command.as_ref()).run().await
     }
 
     /// A command to run with other settings than [`run`](Self::run)'s.
@@ -127,7 +127,7 @@ impl RemoteShell {
     /// As [`run`](Self::run).
     pub async fn execute(&mut self, path: &str) -> Result<Output, Error> {
         let quoted = typing::quote(&local(path));
-        self.run(&format!("chmod +x {quoted} && {quoted}")).await
+        self.run(format!("chmod +x {quoted} && {quoted}")).await
     }
 
     /// Uploads a script under a name and runs it: [`upload`](Self::upload), then [`execute`](Self::execute). A name without a

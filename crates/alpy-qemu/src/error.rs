@@ -92,6 +92,12 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A disk's image is in another format than is said.
+    #[error("the disk image {} is qcow2 and not raw; remedy: no format at all, or Disk::format(\"qcow2\")", path.display())]
+    ImageFormat {
+        /// The file, from the root.
+        path: PathBuf,
+    },
     /// There is no UEFI firmware that knows whom to trust where distributions put it.
     #[error(
         "no UEFI firmware with secure boot and Microsoft's keys is installed; remedy: sudo apt-get install ovmf, or files of \

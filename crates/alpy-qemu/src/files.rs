@@ -2,13 +2,16 @@
 //! Whether the files of a machine are there, and may be used: a clear error before QEMU starts instead of QEMU's own.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::state;
+
+/// What a qcow2 image begins with (QEMU's docs/interop/qcow2.rst).
+const QCOW2: &[u8; 4] = b"QFI\xfb";
 
 /// How many overlays may be on an image. A chain that is longer is a circle.
 const CHAIN: usize = 100;
@@ -21,6 +24,12 @@ pub(crate) fn readable(what: &str, path: &Path) -> Result<()> {
 /// A disk's image, and the images that it is an overlay on.
 pub(crate) fn disk(disk: &Disk) -> Result<()> {
     usable("disk image", disk.path(), disk.is_persistent())?;
+    // Its guest would find a disk with nothing on it.
+    if disk.format_name() == Some("raw") && begins_with(disk.path(), QCOW2) {
+        return Err(Error::ImageFormat {
+            path: full(disk.path()),
+        });
+    }
     let (mut image, mut format) = (disk.path().to_owned(), disk.format_name());
     for _ in 0..CHAIN {
         // What is not understood here, QEMU may understand.
@@ -34,6 +43,21 @@ pub(crate) fn disk(disk: &Disk) -> Result<()> {
     Ok(())
 }
 
+fn begins_with(path: &Path, magic: &[u8; 4]) -> bool {
+    let mut first = [0; 4];
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let read = file.and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first == *magic
+}
+
+/// The folder that a relative path begins in is what the reader of an error does not know.
+fn full(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn usable(what: &str, path: &Path, write: bool) -> Result<()> {
     let opened = File::options()
         .read(true)
@@ -42,22 +66,20 @@ fn usable(what: &str, path: &Path, write: bool) -> Result<()> {
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .and_then(|file| file.metadata());
-    // The folder that a relative path begins in is what the reader does not know.
-    let full = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let source = match opened {
         Ok(file) if file.is_dir() => io::ErrorKind::IsADirectory.into(),
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::ImageMissing {
                 what: what.to_owned(),
-                path: full(),
+                path: full(path),
             });
         }
         Err(error) => error,
     };
     Err(Error::ImageUnusable {
         what: what.to_owned(),
-        path: full(),
+        path: full(path),
         mode: if write { "written to" } else { "read" },
         source,
     })

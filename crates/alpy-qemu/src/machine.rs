@@ -205,7 +205,7 @@ impl Machine {
     /// [`Qemu::start`](crate::Qemu::start) asks this itself. Whoever has other things to do before asks it first.
     ///
     /// # Errors
-    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::NoSecureBoot`], [`Error::TpmMissing`].
+    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::ImageFormat`], [`Error::NoSecureBoot`], [`Error::TpmMissing`].
     pub fn check(&self) -> Result<()> {
         let has_smm = self.is_q35() && !self.machine_type.contains("smm=off");
         if matches!(self.firmware, Firmware::SecureBoot { .. }) && !has_smm {

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::panics;
-use crate::report::{FailureRecord, Words};
+use crate::report::{FailureRecord, LastOnWire, Words};
 use crate::signals::Interrupt;
+
+/// How many of the last packets of each link are in the text of a failure.
+const PACKETS: usize = 2;
 
 /// Any error of a test's body.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -20,8 +23,8 @@ pub type TestResult<T = ()> = Result<T, BoxError>;
 
 /// Why a test did not pass.
 ///
-/// Its text names the first failure, the step it happened in, what the console showed last and what QEMU's monitor said last, then
-/// what went wrong in the teardown, and where the evidence is.
+/// Its text names the first failure, the step it happened in, what the console showed last, what QEMU's monitor said last and what was last
+/// on each link, then what went wrong in the teardown, and where the evidence is.
 pub struct Failure(Box<Report>);
 
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) times: Vec<String>,
     /// What each machine said last.
     pub(crate) machines: Vec<Words>,
+    /// What was last on each link, if there was anything at all.
+    wire: Vec<LastOnWire>,
     pub(crate) teardown: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
     /// A signal ended the hold that came behind the failure: the process is about to end by it.
@@ -75,6 +80,11 @@ impl Failure {
         self.0.evidence.as_deref()
     }
 
+    /// The report has found out what was last on the wire.
+    pub(crate) fn say_last_on_wire(&mut self, wire: Vec<LastOnWire>) {
+        self.0.wire = wire;
+    }
+
     /// Its parts, for the report.
     pub(crate) fn record(&self) -> FailureRecord {
         let report = &self.0;
@@ -101,6 +111,7 @@ impl Report {
             findings: Vec::new(),
             times: Vec::new(),
             machines: Vec::new(),
+            wire: Vec::new(),
             teardown: Vec::new(),
             evidence: None,
             interrupted: false,
@@ -174,6 +185,13 @@ impl fmt::Display for Failure {
             };
             lines(f, &format!("last lines of the console{of}"), &words.console)?;
             lines(f, &format!("last events of QEMU{of}"), &words.events)?;
+        }
+        for (index, LastOnWire { frames, packets }) in self.0.wire.iter().enumerate() {
+            let last = &packets[packets.len().saturating_sub(PACKETS)..];
+            lines(f, &format!("last on link {index}, of {frames} frames"), last)?;
+            if last.is_empty() {
+                write!(f, "\n  nothing on link {index}")?;
+            }
         }
         lines(f, "in the teardown", &self.0.teardown)?;
         if let Some(evidence) = &self.0.evidence {

@@ -22,6 +22,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub(crate) use page::LastOnWire;
 use record::FORMAT;
 pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, seconds, steps};
 pub(crate) use record::{Link as LinkRecord, Record, Verdict};
@@ -58,7 +59,8 @@ pub fn render(dir: impl AsRef<Path>) -> Result<PathBuf> {
     if record.ended.is_none() {
         source::complete(dir, &mut record);
     }
-    write_page(dir, &record).map_err(failed)
+    let written = write_page(dir, &record).map_err(failed);
+    written.map(|(path, _)| path)
 }
 
 /// Writes the record of a run that has only begun, for the case that nobody can later.
@@ -69,18 +71,22 @@ pub(crate) fn begin(dir: &Path, recorder: &Recorder) {
     }
 }
 
-/// Writes the record and the page of a run that has ended. A test does not fail for it.
-pub(crate) fn end(dir: &Path, recorder: &Recorder) {
+/// Writes the record and the page of a run that has ended, and returns what was last on the wire if it has failed. A test does not fail for it.
+pub(crate) fn end(dir: &Path, recorder: &Recorder) -> Vec<LastOnWire> {
     let began = Instant::now();
     let mut record = recorder.lock().clone();
     record.files = source::files(dir);
     let written = write_record(dir, &record).and_then(|()| write_page(dir, &record));
     match written {
-        Ok(path) => {
+        Ok((path, last)) => {
             let took = began.elapsed();
             tracing::debug!(target: "alpy::report", ?took, "report {}", path.display());
+            last
         }
-        Err(error) => tracing::warn!(target: "alpy::report", "Cannot write the report: {error}"),
+        Err(error) => {
+            tracing::warn!(target: "alpy::report", "Cannot write the report: {error}");
+            Vec::new()
+        }
     }
 }
 
@@ -104,10 +110,11 @@ fn write_record(dir: &Path, record: &Record) -> io::Result<()> {
     replace(&dir.join(RECORD), &text)
 }
 
-fn write_page(dir: &Path, record: &Record) -> io::Result<PathBuf> {
+fn write_page(dir: &Path, record: &Record) -> io::Result<(PathBuf, Vec<LastOnWire>)> {
     let path = dir.join(REPORT);
-    replace(&path, page::page(dir, record).as_bytes())?;
-    Ok(path)
+    let (page, last) = page::page(dir, record);
+    replace(&path, page.as_bytes())?;
+    Ok((path, last))
 }
 
 /// Writes a file in place of another one, whatever that is; nobody sees a part of it.

@@ -5,7 +5,7 @@
 //! what a killed run left: the next run removes it, its user, his engine and group, and all that is his.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -132,8 +132,8 @@ impl Account {
     /// Gives the user a file or folder, with all that is in it.
     pub fn own(&self, path: &Path) -> Result<()> {
         let (uid, gid) = (self.user.uid.as_raw(), self.user.gid.as_raw());
-        chown(path, Some(uid), Some(gid)).with_context(|| format!("chown {}", path.display()))?;
-        if path.is_dir() {
+        lchown(path, Some(uid), Some(gid)).with_context(|| format!("chown {}", path.display()))?;
+        if path.is_dir() && !path.is_symlink() {
             for entry in fs::read_dir(path)? {
                 self.own(&entry?.path())?;
             }

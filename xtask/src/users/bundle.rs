@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::images::Manifest;
+use crate::images::{self, Manifest};
 use crate::runner::{Outcome, Test};
 use crate::workspace::Workspace;
 
@@ -70,6 +70,9 @@ impl Bundle {
             for file in files.into_iter().chain([manifest_file.as_path()]) {
                 copy(file, &in_target(file)?)?;
             }
+            let current = images.join(images::CURRENT);
+            let folder = fs::read_link(&current).context("find the current images")?;
+            symlink(folder, in_target(&current)?)?;
         }
         Ok(bundle)
     }

@@ -314,6 +314,13 @@ async fn gives_up_with_the_guest() {
         let expected = "the guest has given up: Kernel panic - not syncing: VFS: no root; last lines seen:\n";
         assert!(error.starts_with(expected), "{error}");
     }
+    // What initramfs-tools says and does where `root=` is wrong.
+    let alert = "echo 'ALERT!  /dev/sda1 does not exist.  Dropping to a shell!'; while printf '(initramfs) '; do read -r line; done";
+    let error = Guest::debian().log_in(&scene(alert).console).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::GaveUp { seen, .. } if seen.contains("/dev/sda1")),
+        "{error}"
+    );
     let scene = scene("echo 'no bootable device'; sleep 60");
     let guest = guest().gives_up_at("no bootable device");
     assert!(matches!(

@@ -189,6 +189,22 @@ async fn names_a_file_that_is_missing() {
 }
 
 #[test]
+fn a_qcow2_image_is_not_taken_for_a_raw_one() {
+    need!(qemu_img);
+    let folder = tempfile::tempdir().unwrap();
+    qemu_img(folder.path(), "create -q -f qcow2 disk.qcow2 1M");
+    let image = folder.path().join("disk.qcow2");
+    let error = Machine::new().disk(Disk::new(&image).format("raw")).check();
+    assert!(matches!(error, Err(Error::ImageFormat { .. })), "{error:?}");
+    for disk in [Disk::new(&image), Disk::new(&image).format("qcow2")] {
+        Machine::new().disk(disk).check().unwrap();
+    }
+    fs::write(&image, "QFI").unwrap();
+    let short = Machine::new().disk(Disk::new(&image).format("raw"));
+    short.check().unwrap();
+}
+
+#[test]
 fn names_a_file_that_cannot_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let file = guest::disk(folder.path());

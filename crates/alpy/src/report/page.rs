@@ -23,6 +23,14 @@ const READING: Duration = Duration::from_millis(1500);
 /// How many of the last packets of each link are shown beside a failure.
 const LAST_PACKETS: usize = 4;
 
+/// What was last on a link.
+#[derive(Debug)]
+pub(crate) struct LastOnWire {
+    pub(crate) frames: u64,
+    /// A line for each of the last packets, in their order.
+    pub(crate) packets: Vec<String>,
+}
+
 /// How many lines of a file that is shown as it is.
 const FILE_LINES: usize = 400;
 
@@ -32,8 +40,8 @@ const STYLE: &str = include_str!("report.css");
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
-/// The report of a run.
-pub(super) fn page(dir: &Path, record: &Record) -> String {
+/// The report of a run, and, of one that has failed, what was last on the wire.
+pub(super) fn page(dir: &Path, record: &Record) -> (String, Vec<LastOnWire>) {
     let until = Instant::now() + READING;
     let owners = Owners::learn(dir, record);
     let summaries: Vec<_> = record
@@ -46,8 +54,10 @@ pub(super) fn page(dir: &Path, record: &Record) -> String {
     let mut page = String::with_capacity(256 << 10);
     head(&mut page, record);
     verdict(&mut page, record, end);
+    let mut last = Vec::new();
     if let Some(failure) = &record.failure {
-        why(&mut page, record, failure, &summaries);
+        last = last_on_wire(record, &summaries);
+        why(&mut page, record, failure, &last);
     }
     if record.verdict == Verdict::UnderWay {
         page.push_str(
@@ -65,7 +75,33 @@ pub(super) fn page(dir: &Path, record: &Record) -> String {
     }
     files(&mut page, dir, record);
     page.push_str("</main></body></html>\n");
-    page
+    (page, last)
+}
+
+/// The last packets of each link, if there was any packet at all.
+fn last_on_wire(record: &Record, summaries: &[Summary]) -> Vec<LastOnWire> {
+    if summaries.iter().all(|summary| summary.frames == 0) {
+        return Vec::new();
+    }
+    let last = |(index, summary): (usize, &Summary)| {
+        let ends = record.links.get(index).map(|link| &link.ends);
+        let packets = summary.ladder.iter().rev().filter_map(|rung| match rung {
+            Rung::Packet(Line { at, from, text, .. }) => {
+                let end = ends.zip(*from).and_then(|(ends, from)| ends.get(from));
+                let from =
+                    end.map_or_else(String::new, |end| format!("from {}", end_name(record, Some(end))));
+                Some(format!("{at:8.3}  {from:<14}  {text}"))
+            }
+            _ => None,
+        });
+        let mut packets: Vec<_> = packets.take(LAST_PACKETS).collect();
+        packets.reverse();
+        LastOnWire {
+            frames: summary.frames,
+            packets,
+        }
+    };
+    summaries.iter().enumerate().map(last).collect()
 }
 
 /// How long the run took, in seconds; as far as is known, where it has no end.
@@ -140,7 +176,7 @@ fn verdict(page: &mut String, record: &Record, end: f64) {
 }
 
 /// The failure, with all that may tell why.
-fn why(page: &mut String, record: &Record, failure: &FailureRecord, summaries: &[Summary]) {
+fn why(page: &mut String, record: &Record, failure: &FailureRecord, wire: &[LastOnWire]) {
     let kind = match failure.kind.as_str() {
         "set-up" => "The set-up failed",
         "lost" => "Something ended under the test",
@@ -183,31 +219,14 @@ fn why(page: &mut String, record: &Record, failure: &FailureRecord, summaries: &
         last_lines(page, &format!("Last lines of the console{of}"), &words.console);
         last_lines(page, &format!("Last events of QEMU{of}"), &words.events);
     }
-    let any = summaries.iter().any(|summary| summary.frames > 0);
-    if any {
+    if !wire.is_empty() {
         page.push_str("<h3>Last on the wire</h3>\n");
     }
-    for (index, summary) in summaries.iter().enumerate().filter(|_| any) {
-        let packets = summary.ladder.iter().rev().filter_map(|rung| match rung {
-            Rung::Packet(Line { at, from, text, .. }) => {
-                let ends = record.links.get(index).map(|link| &link.ends);
-                let end = ends.zip(*from).and_then(|(ends, from)| ends.get(from));
-                let from =
-                    end.map_or_else(String::new, |end| format!("from {}", end_name(record, Some(end))));
-                Some(format!("{at:8.3}  {from:<14}  {text}"))
-            }
-            _ => None,
-        });
-        let mut packets: Vec<_> = packets.take(LAST_PACKETS).collect();
-        packets.reverse();
-        let none = match packets.is_empty() {
-            true => "nothing",
-            false => "",
-        };
+    for (index, LastOnWire { frames, packets }) in wire.iter().enumerate() {
+        let none = if packets.is_empty() { "nothing" } else { "" };
         let _ = writeln!(
             page,
-            "<p><a href=\"#link{index}\">link {index}</a> ({} frames) {none}</p>",
-            summary.frames
+            "<p><a href=\"#link{index}\">link {index}</a> ({frames} frames) {none}</p>"
         );
         if !packets.is_empty() {
             let _ = writeln!(page, "<pre>{}</pre>", text(&packets.join("\n")));

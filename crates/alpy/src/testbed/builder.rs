@@ -19,7 +19,7 @@ use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::limits::Limits;
 use crate::link::{AnyLink, DirectLink, Link};
 use crate::logging::{self, RunLog};
-use crate::report::{self, Recorder};
+use crate::report::{self, LastOnWire, Recorder};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
 use crate::states::SavedStates;
@@ -249,8 +249,9 @@ impl TestbedBuilder {
         }
         report.evidence = Some(evidence.dir().to_owned());
         let interrupted = report.interrupted || matches!(report.cause, Cause::Interrupt(_));
-        let failure = report.into_failure(&test);
-        write_report(&evidence, &recorder, Some(&failure)).await;
+        let mut failure = report.into_failure(&test);
+        let wire = write_report(&evidence, &recorder, Some(&failure)).await;
+        failure.say_last_on_wire(wire);
         // Whoever runs the test prints the error that it returns; this is for the evidence.
         debug!(target: "alpy::testbed", "{failure}");
         if interrupted {
@@ -365,16 +366,19 @@ impl TestbedBuilder {
 }
 
 /// Ends the record of a run and writes its report, on a thread for what blocks. Nothing fails for it.
-async fn write_report(evidence: &Arc<Evidence>, recorder: &Arc<Recorder>, failure: Option<&Failure>) {
+async fn write_report(
+    evidence: &Arc<Evidence>,
+    recorder: &Arc<Recorder>,
+    failure: Option<&Failure>,
+) -> Vec<LastOnWire> {
     recorder.end(failure);
     let (evidence, recorder) = (Arc::clone(evidence), Arc::clone(recorder));
     let span = tracing::Span::current();
-    let write = tokio::task::spawn_blocking(move || {
-        span.in_scope(|| report::end(evidence.dir(), &recorder));
-    });
+    let write = tokio::task::spawn_blocking(move || span.in_scope(|| report::end(evidence.dir(), &recorder)));
     match timeout(REPORT, write).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(wire)) => return wire,
         Ok(Err(error)) => warn!(target: "alpy::report", "Cannot write the report: {error}"),
         Err(_) => warn!(target: "alpy::report", "The report is not written within {REPORT:?}"),
     }
+    Vec::new()
 }
