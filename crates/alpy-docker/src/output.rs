@@ -96,7 +96,14 @@ impl fmt::Display for Failure {
             title(name.as_deref(), image)
         )?;
         f.write_str(&tail("stdout", stdout))?;
-        f.write_str(&tail("stderr", stderr))
+        let errors = tail("stderr", stderr);
+        f.write_str(&errors)?;
+        // What EPERM and EACCES are in words.
+        let lower = errors.to_lowercase();
+        if lower.contains("operation not permitted") || lower.contains("permission denied") {
+            f.write_str("; a container has no capability that it is not given, such as capability(\"NET_RAW\") for ping")?;
+        }
+        Ok(())
     }
 }
 
@@ -122,4 +129,31 @@ pub(crate) fn tail(name: &str, bytes: &[u8]) -> String {
         "; {name} ends with: {}",
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_of_capabilities_where_something_is_not_permitted() {
+        let failure = |stderr: &str| {
+            let output = Output {
+                name: None,
+                image: "busybox".to_owned(),
+                argv: vec!["ping".to_owned()],
+                status: ExitStatus::new(1),
+                stdout: Bytes::new(),
+                stderr: stderr.to_owned().into(),
+            };
+            Failure::new(output).to_string()
+        };
+        for stderr in [
+            "ping: permission denied (are you root?)",
+            "socket: Operation not permitted",
+        ] {
+            assert!(failure(stderr).contains("capability(\"NET_RAW\")"), "{stderr}");
+        }
+        assert!(!failure("ping: bad address").contains("capability"));
+    }
 }
