@@ -53,7 +53,7 @@ impl Builder {
     }
 
     /// Goes on where a console that was closed had come to, with its transcript in this directory: this transcript begins with that one,
-    /// and what the other had not read yet is the first to be read here.
+    /// and what the other had not read yet is the first to be read here. The [last lines](Console::tail) are those that come from now on.
     pub fn history(mut self, dir: impl Into<PathBuf>, unread: impl Into<Vec<u8>>) -> Self {
         self.history = Some((dir.into(), unread.into()));
         self

@@ -161,6 +161,20 @@ impl Console {
         self.inner.shared.transcript().tail(lines)
     }
 
+    /// Awaits a dialogue that says nothing of the guest, as one that prepares a shell. What came meanwhile is not among the [last lines](Self::tail)
+    /// then, unless the dialogue has failed. The transcript has it.
+    ///
+    /// Cancel safe as the dialogue is.
+    ///
+    /// # Errors
+    /// Those of the dialogue.
+    pub async fn aside<T, E>(&self, dialogue: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let before = self.inner.shared.transcript().recent().to_vec();
+        let value = dialogue.await?;
+        self.inner.shared.transcript().forget_since(before);
+        Ok(value)
+    }
+
     /// Stops reading, after what is already there, and ends the transcript. Every handle sees the end of the stream then.
     ///
     /// Closing twice, or after the far end closed, is fine. Cancel safe: a console that began to close goes on to.

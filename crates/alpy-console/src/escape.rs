@@ -137,7 +137,7 @@ mod tests {
         let text = b"Give root password\r\n\r\n\r\n(initramfs) \r\n(initramfs) \r\n(initramfs) \r\na\r\n(initramfs) ";
         let lines = "Give root password\n\n(initramfs)  (3 times)\na\n(initramfs) ";
         assert_eq!(last_lines(text, 10), lines);
-        assert_eq!(last_lines(text, 3), lines.split_once('\n').unwrap().1);
+        assert_eq!(last_lines(text, 3), lines.split_once("\n\n").unwrap().1);
         assert_eq!(last_lines(b"", 3), "");
     }
 

@@ -270,6 +270,11 @@ impl ShellBuilder {
 
     /// The same where the prompt was read already.
     pub(crate) async fn attach_here(self, trial: Duration) -> Result<RemoteShell, Error> {
+        let console = self.console.clone();
+        console.aside(self.prepared(trial)).await
+    }
+
+    async fn prepared(self, trial: Duration) -> Result<RemoteShell, Error> {
         let Self {
             console,
             prompt,

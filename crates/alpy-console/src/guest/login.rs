@@ -76,6 +76,10 @@ pub(super) async fn become_root(guest: &Guest, console: &Console) -> Result<(), 
 
 /// Attaches to the shell that listens now.
 pub(super) async fn attach(guest: &Guest, console: &Console) -> Result<RemoteShell, Error> {
+    console.aside(attach_loudly(guest, console)).await
+}
+
+async fn attach_loudly(guest: &Guest, console: &Console) -> Result<RemoteShell, Error> {
     let entry = Entry {
         what: "setting its prompt".to_owned(),
         line: "",

@@ -330,6 +330,22 @@ async fn gives_up_with_the_guest() {
 }
 
 #[tokio::test]
+async fn what_prepares_the_shell_is_not_among_the_last_lines() {
+    let scene = scene(&format!("echo 'the last of the boot'; login root ''; {BASH}"));
+    let mut shell = log_in(&guest(), &scene).await;
+    let error = shell.run("echo no such NIC; exit 3").await.unwrap_err();
+    let tail = scene.console.tail(30);
+    for part in ["the last of the boot", "no such NIC"] {
+        assert!(tail.contains(part), "no {part:?} in {tail}");
+    }
+    for part in ["alpy_get", "while IFS"] {
+        assert!(!tail.contains(part), "{part:?} in {tail}");
+        assert!(scene.log().contains(part), "no {part:?} in the transcript");
+    }
+    assert!(matches!(error, Error::Command { code: 3, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn says_what_it_has_waited_for() {
     let short = Duration::from_millis(600);
     let scene = scene("echo 'still booting'; sleep 60");

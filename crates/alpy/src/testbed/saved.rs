@@ -283,17 +283,20 @@ async fn type_in(
     what: &'static str,
     console: &Console,
 ) -> Result<()> {
-    console.send_line(line).await?;
-    let seen = console
-        .expect_any([RootShell::DONE, RootShell::FAILED], recipe.limit())
-        .await?;
-    if seen.index != 0 {
-        return Err(Error::GuestShell { what });
-    }
-    if let Some(prompt) = shell.prompt() {
-        console.expect(prompt, recipe.limit()).await?;
-    }
-    Ok(())
+    let dialogue = async {
+        console.send_line(line).await?;
+        let seen = console
+            .expect_any([RootShell::DONE, RootShell::FAILED], recipe.limit())
+            .await?;
+        if seen.index != 0 {
+            return Err(Error::GuestShell { what });
+        }
+        if let Some(prompt) = shell.prompt() {
+            console.expect(prompt, recipe.limit()).await?;
+        }
+        Ok(())
+    };
+    console.aside(dialogue).await
 }
 
 fn now() -> Duration {
