@@ -8,24 +8,22 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::state;
-
-/// What a qcow2 image begins with (QEMU's docs/interop/qcow2.rst).
-const QCOW2: &[u8; 4] = b"QFI\xfb";
+use crate::state::{self, QCOW2};
 
 /// How many overlays may be on an image. A chain that is longer is a circle.
 const CHAIN: usize = 100;
 
 /// A file that is read.
 pub(crate) fn readable(what: &str, path: &Path) -> Result<()> {
-    usable(what, path, false)
+    usable(what, path, false).map(drop)
 }
 
 /// A disk's image, and the images that it is an overlay on.
 pub(crate) fn disk(disk: &Disk) -> Result<()> {
-    usable("disk image", disk.path(), disk.is_persistent())?;
+    let mut file = usable("disk image", disk.path(), disk.is_persistent())?;
+    let mut first = [0; QCOW2.len()];
     // Its guest would find a disk with nothing on it.
-    if disk.format_name() == Some("raw") && begins_with(disk.path(), QCOW2) {
+    if disk.format_name() == Some("raw") && file.read_exact(&mut first).is_ok() && first == *QCOW2 {
         return Err(Error::ImageFormat {
             path: full(disk.path()),
         });
@@ -43,32 +41,22 @@ pub(crate) fn disk(disk: &Disk) -> Result<()> {
     Ok(())
 }
 
-fn begins_with(path: &Path, magic: &[u8; 4]) -> bool {
-    let mut first = [0; 4];
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path);
-    let read = file.and_then(|mut file| file.read_exact(&mut first));
-    read.is_ok() && first == *magic
-}
-
 /// The folder that a relative path begins in is what the reader of an error does not know.
 fn full(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn usable(what: &str, path: &Path, write: bool) -> Result<()> {
+fn usable(what: &str, path: &Path, write: bool) -> Result<File> {
     let opened = File::options()
         .read(true)
         .write(write)
         // A pipe is not waited for.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .and_then(|file| file.metadata());
+        .and_then(|file| Ok((file.metadata()?.is_dir(), file)));
     let source = match opened {
-        Ok(file) if file.is_dir() => io::ErrorKind::IsADirectory.into(),
-        Ok(_) => return Ok(()),
+        Ok((true, _)) => io::ErrorKind::IsADirectory.into(),
+        Ok((false, file)) => return Ok(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::ImageMissing {
                 what: what.to_owned(),

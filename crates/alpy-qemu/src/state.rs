@@ -320,6 +320,9 @@ pub fn fingerprint(
     Ok(text)
 }
 
+/// What a qcow2 image begins with (QEMU's docs/interop/qcow2).
+pub(crate) const QCOW2: &[u8; 4] = b"QFI\xfb";
+
 /// The file that a disk image is an overlay on.
 pub(crate) fn backing_file(image: &Path, format: Option<&str>) -> Result<Option<PathBuf>> {
     let not_savable = |what: String| Error::NotSavable { what };
@@ -349,7 +352,7 @@ pub(crate) fn backing_file(image: &Path, format: Option<&str>) -> Result<Option<
             return Err(not_savable(format!("a disk in the format {name}")));
         }
     }
-    if !head.starts_with(b"QFI\xfb") {
+    if !head.starts_with(QCOW2) {
         return Ok(None);
     }
     // QEMU, docs/interop/qcow2: offset and length of the backing file's name, and incompatible features, of which bit 2 says that
