@@ -265,16 +265,12 @@ impl ShellBuilder {
     pub async fn attach(self) -> Result<RemoteShell, Error> {
         let deadline = self.deadline;
         self.console.read_until(&self.prompt, deadline).await?;
-        self.attach_here(deadline).await
+        let console = self.console.clone();
+        console.aside(self.attach_here(deadline)).await
     }
 
     /// The same where the prompt was read already.
     pub(crate) async fn attach_here(self, trial: Duration) -> Result<RemoteShell, Error> {
-        let console = self.console.clone();
-        console.aside(self.prepared(trial)).await
-    }
-
-    async fn prepared(self, trial: Duration) -> Result<RemoteShell, Error> {
         let Self {
             console,
             prompt,

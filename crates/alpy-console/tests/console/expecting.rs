@@ -199,3 +199,20 @@ fn needs_a_runtime() {
     let failure = Console::builder().start(tokio::io::empty()).unwrap_err();
     assert!(matches!(failure, Error::NoRuntime));
 }
+
+#[tokio::test]
+async fn what_is_said_aside_is_among_the_last_lines_only_if_it_failed() {
+    let (console, mut far) = pair();
+    far.say(b"before\r\n").await;
+    console.expect("before\r\n", LONG).await.unwrap();
+    far.say(b"aside\r\n").await;
+    console.aside(console.expect("aside\r\n", LONG)).await.unwrap();
+    assert_eq!(console.tail(9), "before");
+    far.say(b"failed\r\n").await;
+    let failed = async {
+        console.expect("failed\r\n", LONG).await?;
+        console.expect("more", SHORT).await
+    };
+    console.aside(failed).await.unwrap_err();
+    assert_eq!(console.tail(9), "before\nfailed");
+}
