@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use alpy::pcap::filter;
-use alpy::{Link, Testbed};
+use alpy::{Link, Testbed, TestbedBuilder};
 use alpy_need::need;
 use anyhow::{Context, Result, ensure};
 use carrot::iperf3::{self, Load};
@@ -25,18 +25,21 @@ fn red<T>(verdict: Result<T>, words: &str) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_probe_notices_what_it_is_there_for() -> Result<()> {
-    need!(docker, qemu => Ok(()));
+/// A rabbit that is to forward between 192.168.0.0/24 and 192.168.1.0/24.
+fn between_two_networks(test: &str) -> Result<TestbedBuilder> {
     let link = |net: u8| {
         Link::new()
             .address(format!("192.168.{net}.1/24"))
             .gateway(format!("192.168.{net}.2"))
     };
-    let failure = Testbed::builder("verdicts")
-        .machine(rabbit::machine()?)
-        .link(link(0))
-        .link(link(1))
+    let bed = Testbed::builder(test).machine(rabbit::machine()?);
+    Ok(bed.link(link(0)).link(link(1)))
+}
+
+#[tokio::test]
+async fn a_probe_notices_what_it_is_there_for() -> Result<()> {
+    need!(docker, qemu => Ok(()));
+    let failure = between_two_networks("verdicts")?
         .run(async |bed| {
             bed.start_cpu().await?;
             let mut shell = carrot::login(bed).await?;
@@ -120,15 +123,7 @@ async fn a_probe_notices_what_it_is_there_for() -> Result<()> {
 #[tokio::test]
 async fn a_failure_shows_how_far_the_packets_came() -> Result<()> {
     need!(docker, qemu => Ok(()));
-    let link = |net: u8| {
-        Link::new()
-            .address(format!("192.168.{net}.1/24"))
-            .gateway(format!("192.168.{net}.2"))
-    };
-    let failure = Testbed::builder("no-forwarding")
-        .machine(rabbit::machine()?)
-        .link(link(0))
-        .link(link(1))
+    let failure = between_two_networks("no-forwarding")?
         .run(async |bed| {
             bed.start_cpu().await?;
             let mut shell = carrot::login(bed).await?;
