@@ -160,6 +160,8 @@ impl TestbedBuilder {
     /// The first failure, with what is needed to see why. A teardown that does not end well, and a capture that is not complete, fail
     /// a test whose body passed.
     ///
+    /// So that a failure says where a body panicked, the first run of a process puts a panic hook in front of the one that is there.
+    ///
     /// Cancel safe in so far as nothing stays when the future is dropped: containers and QEMU then end in the background.
     pub async fn run<T, E>(
         self,
