@@ -14,7 +14,7 @@ use carrot::ping;
 use crate::SOON;
 
 /// How long each picture of the firmware may take.
-const PICTURE: Duration = Duration::from_secs(60);
+const PICTURE: Duration = Duration::from_secs(150);
 
 /// From the first instruction to the shell: through the menus, for else the firmware would try to boot from the network first. Each key has
 /// to have its effect before the next one.
