@@ -33,6 +33,15 @@ impl Counts {
         })
     }
 
+    /// Counts tests by their verdicts.
+    pub fn of_cases(cases: &[Case]) -> Self {
+        let count = |wanted| cases.iter().filter(|case| case.verdict == wanted).count() as u64;
+        Self {
+            passed: count(CaseVerdict::Passed),
+            failed: count(CaseVerdict::Failed),
+        }
+    }
+
     /// Sums the result lines of an output. What ended badly and admits no failed test counts as one.
     pub fn of_run(output: &str, success: bool) -> Self {
         let mut counts = Self::default();

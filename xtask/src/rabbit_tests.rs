@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use crate::args::Args;
 use crate::engine::{self, Engine};
 use crate::images::{self, Base, Manifest, Options};
+use crate::libtest::Counts;
 use crate::runner::{self, Environment, Test};
 use crate::workspace::Workspace;
 use crate::{build, image_task, needs, sabotage, stop, subids, suite, tun};
@@ -72,7 +73,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     let good = if request.sabotage {
         let sabotage =
             |tests: &[Test], environment: &Environment| sabotage::run(tests, environment, jobs.get());
-        let counts = with_tests(&workspace, &request, sabotage)?;
+        let counts = Counts::of_cases(&with_tests(&workspace, &request, sabotage)?);
         println!(
             "{} noticed their sabotage, {} did not",
             counts.passed, counts.failed

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::libtest::Counts;
+use crate::libtest::{Case, CaseVerdict, end_of};
 use crate::process::{self, Kind};
 use crate::runner::{self, Environment, Test};
 use crate::suite;
@@ -17,25 +17,20 @@ const EXPECTED: &str = "# expected: ";
 const FAILED: i32 = 101;
 
 /// Sabotages the tests, so many at once, and says which of them have not noticed.
-pub fn run(tests: &[Test], environment: &Environment, jobs: usize) -> Result<Counts> {
-    let noticed = runner::at_once(tests, jobs, |test| {
+pub fn run(tests: &[Test], environment: &Environment, jobs: usize) -> Result<Vec<Case>> {
+    runner::at_once(tests, jobs, |test| {
         let noticed = run_one(test, environment);
         process::check_interrupted()?;
-        Ok(match noticed {
-            Ok(words) => {
-                eprintln!("xtask: sabotaged {}: it says: {words}", test.name);
-                true
-            }
-            Err(error) => {
-                eprintln!("xtask: sabotaged {}: {error:#}", test.name);
-                false
-            }
+        let (verdict, output) = match noticed {
+            Ok(words) => (CaseVerdict::Passed, format!("it says: {words}")),
+            Err(error) => (CaseVerdict::Failed, format!("{error:#}")),
+        };
+        eprintln!("xtask: sabotaged {}: {output}", test.name);
+        Ok(Case {
+            name: test.name.clone(),
+            verdict,
+            output: end_of(&output),
         })
-    })?;
-    let count = |wanted: bool| noticed.iter().filter(|noticed| **noticed == wanted).count() as u64;
-    Ok(Counts {
-        passed: count(true),
-        failed: count(false),
     })
 }
 
@@ -87,8 +82,8 @@ mod tests {
 
     use super::*;
 
-    /// A test whose executable is this script.
-    fn counts(executable: &str, sabotage: &str) -> Counts {
+    /// The verdict on a test whose executable is this script.
+    fn verdict(executable: &str, sabotage: &str) -> CaseVerdict {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("program");
         fs::write(&program, format!("#!/bin/sh\n{executable}\n")).unwrap();
@@ -102,32 +97,32 @@ mod tests {
             folder: folder.path().to_owned(),
             programs: Vec::new(),
         };
-        run(&[test], &Vec::new(), 1).unwrap()
+        run(&[test], &Vec::new(), 1).unwrap()[0].verdict
     }
 
     #[test]
     fn only_a_test_that_fails_in_the_right_words_has_noticed() {
         let sabotage = "#!/bin/sh\n# expected: saw 0\nfalse\n";
-        let (yes, no) = (Counts { passed: 1, failed: 0 }, Counts { passed: 0, failed: 1 });
-        assert_eq!(counts("echo expected 3, saw 0; exit 101", sabotage), yes);
+        let (yes, no) = (CaseVerdict::Passed, CaseVerdict::Failed);
+        assert_eq!(verdict("echo expected 3, saw 0; exit 101", sabotage), yes);
         assert_eq!(
-            counts(
+            verdict(
                 "echo \"$RABBIT_SABOTAGE\" | grep -q false && echo saw 0; exit 101",
                 sabotage
             ),
             yes
         );
-        assert_eq!(counts("echo \"$RABBIT_SABOTAGE\"; exit 101", sabotage), no);
+        assert_eq!(verdict("echo \"$RABBIT_SABOTAGE\"; exit 101", sabotage), no);
         let reported = |report: &str| {
             let evidence = "echo \"Evidence: $CARGO_MANIFEST_DIR\"";
             let report = format!("echo '{report}' > $CARGO_MANIFEST_DIR/report.html");
-            counts(&format!("{report}; {evidence}; echo saw 0; exit 101"), sabotage)
+            verdict(&format!("{report}; {evidence}; echo saw 0; exit 101"), sabotage)
         };
         assert_eq!(reported("<pre class=\"cause\">expected 3, saw 0</pre>"), yes);
         assert_eq!(reported("<pre class=\"cause\">failed</pre><pre>saw 0</pre>"), no);
-        assert_eq!(counts("echo saw 0; exit 0", sabotage), no);
-        assert_eq!(counts("echo saw 0; exit 1", sabotage), no);
-        assert_eq!(counts("echo no route; exit 101", sabotage), no);
-        assert_eq!(counts("echo saw 0; exit 101", "#!/bin/sh\nfalse\n"), no);
+        assert_eq!(verdict("echo saw 0; exit 0", sabotage), no);
+        assert_eq!(verdict("echo saw 0; exit 1", sabotage), no);
+        assert_eq!(verdict("echo no route; exit 101", sabotage), no);
+        assert_eq!(verdict("echo saw 0; exit 101", "#!/bin/sh\nfalse\n"), no);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `cargo xtask test`.
 
+use std::fmt::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::args::Args;
 use crate::engine::{self, Engine};
 use crate::images::{self, Base};
-use crate::libtest::Counts;
+use crate::libtest::{self, Case, CaseVerdict, Counts};
 use crate::process::{self, Kind};
 use crate::runner::{self, Outcome, Test};
 use crate::users::{self, Rights};
@@ -64,7 +65,8 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     suite::write(&workspace.target, &suites)?;
     let total = stages.total();
     print!(
-        "\n{}\n{} passed, {} failed\n",
+        "\n{}{}\n{} passed, {} failed\n",
+        stages.failures(),
         stages.table(),
         total.passed,
         total.failed
@@ -108,8 +110,11 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
         tests.retain(|test| !test.rabbit);
     }
     if !tests.iter().any(|test| test.rabbit) {
-        let counts = Counts { passed: 0, failed: 1 };
-        stages.add("rabbit tests", Duration::ZERO, "not run", counts);
+        let ran = Ran {
+            counts: Counts { passed: 0, failed: 1 },
+            failed: Vec::new(),
+        };
+        stages.add("rabbit tests", Duration::ZERO, "not run", ran);
     }
     let environment = rabbit_tests::environment(&workspace.target, engine);
     stages.tests("documentation tests", || {
@@ -131,7 +136,7 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
     stages.outcomes(&who()?, || runner::run(&tests, &environment, runner::jobs()))?;
     let rabbit: Vec<Test> = tests.iter().filter(|test| test.rabbit).cloned().collect();
     stages.tests("sabotaged rabbit tests", || {
-        sabotage::run(&rabbit, &environment, runner::jobs().get())
+        sabotage::run(&rabbit, &environment, runner::jobs().get()).map(Ran::of)
     })?;
     Ok(tests)
 }
@@ -144,7 +149,7 @@ fn who() -> Result<String> {
 }
 
 /// Shows the output if a test fails, else only what was skipped.
-fn run_doctests(command: Command) -> Result<Counts> {
+fn run_doctests(command: Command) -> Result<Ran> {
     let output = process::output(command, Kind::Group)?;
     let text = output.stdout + &output.stderr;
     let counts = Counts::of_run(&text, output.status.success());
@@ -154,7 +159,8 @@ fn run_doctests(command: Command) -> Result<Counts> {
         let skipped = text.lines().filter(|line| line.starts_with("SKIPPED: "));
         skipped.for_each(|line| eprintln!("{line}"));
     }
-    Ok(counts)
+    let failed = failed(libtest::cases(&text));
+    Ok(Ran { counts, failed })
 }
 
 fn with(arguments: &[&str]) -> Command {
@@ -184,13 +190,35 @@ struct Stage {
     name: String,
     verdict: &'static str,
     time: Duration,
+    ran: Ran,
+}
+
+/// What comes of a stage.
+#[derive(Default)]
+struct Ran {
     counts: Counts,
+    /// Each with the end of what it printed.
+    failed: Vec<Case>,
+}
+
+impl Ran {
+    fn of(cases: Vec<Case>) -> Self {
+        Self {
+            counts: Counts::of_cases(&cases),
+            failed: failed(cases),
+        }
+    }
+}
+
+fn failed(cases: impl IntoIterator<Item = Case>) -> Vec<Case> {
+    let cases = cases.into_iter();
+    cases.filter(|case| case.verdict == CaseVerdict::Failed).collect()
 }
 
 impl Stages {
     /// A stage that holds or not. One that does not counts as one failure.
     fn check(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) -> Result<bool> {
-        self.tests(name, || stage().map(|()| Counts::default()))
+        self.tests(name, || stage().map(|()| Ran::default()))
     }
 
     /// All tests, as one user runs them.
@@ -200,42 +228,67 @@ impl Stages {
         let good = self.tests(&name, || {
             ran = stage()?;
             eprint!("\n{}\n", runner::table(&ran));
-            Ok(runner::total(&ran))
+            let cases = ran.iter().flat_map(|outcome| {
+                let name = |case: &Case| format!("{}: {}", outcome.name, case.name);
+                outcome.cases.iter().map(move |case| Case {
+                    name: name(case),
+                    ..case.clone()
+                })
+            });
+            Ok(Ran {
+                counts: runner::total(&ran),
+                failed: failed(cases),
+            })
         });
         self.suites.push((name, ran));
         good
     }
 
     /// A stage that has tests. An error, except of a signal, counts as one failure.
-    fn tests(&mut self, name: &str, stage: impl FnOnce() -> Result<Counts>) -> Result<bool> {
+    fn tests(&mut self, name: &str, stage: impl FnOnce() -> Result<Ran>) -> Result<bool> {
         let started = Instant::now();
-        let counts = match stage() {
-            Ok(counts) => counts,
+        let ran = match stage() {
+            Ok(ran) => ran,
             Err(error) => {
                 process::check_interrupted()?;
                 eprintln!("xtask: {name}: {error:#}");
-                Counts { passed: 0, failed: 1 }
+                Ran::of(vec![Case {
+                    name: "the stage itself".to_owned(),
+                    verdict: CaseVerdict::Failed,
+                    output: libtest::end_of(&format!("{error:#}")),
+                }])
             }
         };
-        let verdict = if counts.failed == 0 { "ok" } else { "failed" };
-        self.add(name, started.elapsed(), verdict, counts);
-        Ok(counts.failed == 0)
+        let good = ran.counts.failed == 0;
+        self.add(name, started.elapsed(), if good { "ok" } else { "failed" }, ran);
+        Ok(good)
     }
 
-    fn add(&mut self, name: &str, time: Duration, verdict: &'static str, counts: Counts) {
+    fn add(&mut self, name: &str, time: Duration, verdict: &'static str, ran: Ran) {
         eprintln!("xtask: {name}: {verdict}, {:.1} s", time.as_secs_f64());
         self.all.push(Stage {
             name: name.to_owned(),
             verdict,
             time,
-            counts,
+            ran,
         });
     }
 
     fn total(&self) -> Counts {
         let mut total = Counts::default();
-        self.all.iter().for_each(|stage| total += stage.counts);
+        self.all.iter().for_each(|stage| total += stage.ran.counts);
         total
+    }
+
+    /// What failed, once more and together: whoever looks at a log looks at its end.
+    fn failures(&self) -> String {
+        let mut text = String::new();
+        for Stage { name, ran, .. } in &self.all {
+            for case in &ran.failed {
+                let _ = writeln!(text, "---- {name}: {}\n{}\n", case.name, case.output.trim_end());
+            }
+        }
+        text
     }
 
     fn table(&self) -> String {
@@ -244,7 +297,7 @@ impl Stages {
                        name,
                        verdict,
                        time,
-                       counts,
+                       ran: Ran { counts, .. },
                    }: &Stage| {
             let seconds = format!("{:.1}", time.as_secs_f64());
             [
@@ -268,23 +321,40 @@ mod tests {
     #[test]
     fn a_stage_without_tests_that_fails_is_a_failure_in_the_sum() {
         let mut stages = Stages::default();
-        assert!(
-            stages
-                .tests("tests", || Ok(Counts { passed: 3, failed: 0 }))
-                .unwrap()
-        );
+        let ran = Ran {
+            counts: Counts { passed: 3, failed: 0 },
+            failed: Vec::new(),
+        };
+        assert!(stages.tests("tests", || Ok(ran)).unwrap());
         assert!(stages.check("lint", || Ok(())).unwrap());
         assert!(!stages.check("format", || bail!("bad")).unwrap());
         assert_eq!(stages.total(), Counts { passed: 3, failed: 1 });
         assert!(stages.table().contains("format  failed"), "{}", stages.table());
+        assert_eq!(stages.failures(), "---- format: the stage itself\nbad\n\n");
     }
 
     #[test]
     fn documentation_tests_that_end_badly_are_a_failure() {
         let mut command = process::command("echo");
         command.arg("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
-        assert_eq!(run_doctests(command).unwrap(), Counts { passed: 2, failed: 0 });
-        let counts = run_doctests(process::command("false")).unwrap();
-        assert_eq!(counts, Counts { passed: 0, failed: 1 });
+        let counts = |command| run_doctests(command).unwrap().counts;
+        assert_eq!(counts(command), Counts { passed: 2, failed: 0 });
+        assert_eq!(counts(process::command("false")), Counts { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn what_failed_is_told_with_what_it_printed() {
+        let output = "test good ... ok\ntest src/lib.rs - f (line 3) ... FAILED\n\n\
+            ---- src/lib.rs - f (line 3) stdout ----\nleft is not right\n\nfailures:\n";
+        let mut command = process::command("sh");
+        command.args(["-c", "printf %s \"$0\"; exit 101", output]);
+        let mut stages = Stages::default();
+        assert!(
+            !stages
+                .tests("documentation tests", || run_doctests(command))
+                .unwrap()
+        );
+        let told = "---- documentation tests: src/lib.rs - f (line 3)\nleft is not right\n\n";
+        assert_eq!(stages.failures(), told);
     }
 }
