@@ -14,7 +14,11 @@ use carrot::ping;
 use crate::SOON;
 
 /// How long each picture of the firmware may take.
-const PICTURE: Duration = Duration::from_secs(150);
+const PICTURE: Duration = Duration::from_secs(60);
+
+/// Has the firmware wait a minute for the key that opens its menu (OVMF reads `etc/boot-menu-wait`, PlatformBootManagerLib). Else it looks
+/// for a key for a moment that a busy machine misses, and tries the network for minutes then.
+const WAIT_FOR_THE_KEY: [&str; 2] = ["-boot", "menu=on,splash-time=60000"];
 
 /// From the first instruction to the shell: through the menus, for else the firmware would try to boot from the network first. Each key has
 /// to have its effect before the next one.
@@ -45,7 +49,12 @@ fn to_the_shell() -> Menu {
 async fn the_shell_of_firmware_pings_a_node_and_answers_it() -> Result<()> {
     need!(docker, qemu, ovmf => Ok(()));
     Testbed::builder("uefi-shell")
-        .machine(Machine::new().firmware(Firmware::uefi()?).memory_mib(256))
+        .machine(
+            Machine::new()
+                .firmware(Firmware::uefi()?)
+                .memory_mib(256)
+                .extra_arguments(WAIT_FOR_THE_KEY),
+        )
         .link(Link::new().address("192.168.0.1/24"))
         .run(async |bed| {
             bed.start_cpu().await?;
