@@ -95,7 +95,7 @@ pub enum Error {
     NoRuntime,
 
     /// A command in a remote shell ended with another code than 0.
-    #[error("`{command}` ended with code {code}; its output:\n{output}")]
+    #[error("`{command}` ended with code {code}; its output:\n{output}{}", remedy(output))]
     Command {
         /// The command as given.
         command: String,
@@ -137,6 +137,26 @@ pub enum Error {
     },
 }
 
+/// What may help where the output says no more than that something is not allowed, or not there.
+fn remedy(output: &str) -> &'static str {
+    let lower = output.to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
+    // What EPERM and EACCES are in words, and what programs say that look at their user.
+    if says(&[
+        "operation not permitted",
+        "permission denied",
+        "must be root",
+        "are you root",
+    ]) {
+        "\nif the shell is not root's: Guest::root_by(\"sudo -i\") makes it so"
+    // What ip(8), ifconfig(8) and the kernel say of a port.
+    } else if says(&["cannot find device", "no such device"]) {
+        "\n`ip -br link` shows what the guest calls its ports, and the hardware addresses by which to tell them apart"
+    } else {
+        ""
+    }
+}
+
 fn dropped_text(dropped: u64) -> String {
     match dropped {
         0 => String::new(),
@@ -151,5 +171,32 @@ impl Error {
             *expected = what;
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_fails_for_want_of_root_or_of_a_port_names_the_remedy() {
+        let failed = |output: &str| {
+            let (command, output) = ("ip link set eth0 up".to_owned(), output.to_owned());
+            Error::Command {
+                command,
+                code: 1,
+                output,
+            }
+            .to_string()
+        };
+        let not_root = failed("RTNETLINK answers: Operation not permitted");
+        assert!(
+            not_root.ends_with("Guest::root_by(\"sudo -i\") makes it so"),
+            "{not_root}"
+        );
+        let no_port = failed("Cannot find device \"eth0\"");
+        assert!(no_port.ends_with("tell them apart"), "{no_port}");
+        let other = failed("RTNETLINK answers: File exists");
+        assert!(other.ends_with("File exists"), "{other}");
     }
 }
