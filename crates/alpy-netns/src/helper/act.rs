@@ -57,7 +57,7 @@ struct Work<'a> {
     links: &'a Links,
     numbers: HashMap<InterfaceName, u32>,
     tun: Option<OwnedFd>,
-    /// The numbers of the links that this request created; they are undone by closing their descriptors.
+    /// The numbers of the taps that this request created.
     ours: HashSet<u32>,
     taps: Vec<Created>,
     seen: Vec<LinkInfo>,
@@ -123,7 +123,9 @@ impl<'a> Work<'a> {
     }
 
     async fn create(&mut self, step: usize, name: &InterfaceName, end: TapEnd) -> io::Result<()> {
-        let tap = match self.tun.take() {
+        let lent = self.tun.take();
+        let is_lent = lent.is_some();
+        let tap = match lent {
             Some(device) => Tap::create_of(device, name)?,
             None => Tap::create(name)?,
         };
@@ -132,6 +134,10 @@ impl<'a> Work<'a> {
         }
         self.taps.push(Created { tap, end, step });
         let index = self.links.index(name).await?;
+        if is_lent {
+            // Its descriptor is not the last one where the holder, or a process that the borrower is just starting, has one still.
+            self.undo.push(Undo::Link(name.clone(), index));
+        }
         self.ours.insert(index);
         self.numbers.insert(name.clone(), index);
         Ok(())

@@ -10,7 +10,7 @@ use super::links::{self, Links};
 use super::places::{Place, own, within};
 use crate::InterfaceName;
 
-/// How to take a step back. Taps are not here: closing their descriptors is all that it takes.
+/// How to take a step back. Taps whose tun devices were opened for them are not here: closing their descriptors is all that it takes.
 pub(super) enum Undo<'a> {
     Change {
         before: Before,
@@ -21,7 +21,7 @@ pub(super) enum Undo<'a> {
     },
     Address(String, AddressMessage),
     Route(String, RouteMessage),
-    /// A link, by its name and number, that ends with no descriptor.
+    /// A link, by its name and number, that no descriptor of this process ends.
     Link(InterfaceName, u32),
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -23,6 +24,20 @@ async fn lend(lab: &Lab, neighbour: &Holder) -> (Loan, Kill) {
     let loan = listener.accept_loan(DEADLINE).await.unwrap();
     assert_eq!(capabilities(&holder.0), "0000000000000000");
     (loan, holder)
+}
+
+/// The descriptors of the loan once more, as a process has them that this one has just forked.
+fn copies(loan: &Loan) -> Vec<OwnedFd> {
+    let shown = format!("{loan:?}");
+    let numbers = shown.split("fd: ").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
+        rest[..end].parse().unwrap()
+    });
+    // SAFETY: the loan has them open.
+    let copy = |number| unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
+    let copies: Vec<OwnedFd> = numbers.map(|number| copy(number).unwrap()).collect();
+    assert_eq!(copies.len(), 2, "{shown}");
+    copies
 }
 
 fn capabilities(of: &Child) -> String {
@@ -126,6 +141,7 @@ async fn one_helper_works_for_many_holders_and_undoes_what_fails_in_one() {
 
     let third = lab.neighbour();
     let (loan, _holder) = lend(&lab, &third).await;
+    let _somebody_else_has_it = copies(&loan);
     let fails = Request::new()
         .tap(name("eth0"))
         .default_route("203.0.113.1".parse().unwrap());
