@@ -33,7 +33,14 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Attended {
     listener: Option<UnixListener>,
     /// Why it is held. To resume it is to take that away.
-    held: Mutex<Option<String>>,
+    held: Mutex<Option<Why>>,
+}
+
+#[derive(Debug)]
+struct Why {
+    text: String,
+    /// Whether the people know how to get at it: to those who ask it is held from then on, so that nobody who waits for it misses that.
+    said: bool,
 }
 
 /// When a testbed is held before its teardown: what `ALPY_PAUSE` says.
@@ -81,8 +88,14 @@ impl Attended {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<String>> {
+    fn held(&self) -> MutexGuard<'_, Option<Why>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Why {
+    fn to_show(&self) -> Option<String> {
+        self.said.then(|| self.text.clone())
     }
 }
 
@@ -110,6 +123,7 @@ impl Testbed {
             source,
         })?;
         logging::say(&self.what_to_type(why)).await;
+        held.said();
         let mut looks = interval(LOOK);
         while held.holds() {
             looks.tick().await;
@@ -146,7 +160,7 @@ impl Testbed {
         let reply = match &request {
             Request::Status => Reply::Status(Status {
                 step: self.steps.where_it_is(),
-                held: self.attended.held().clone(),
+                held: self.attended.held().as_ref().and_then(Why::to_show),
             }),
             Request::Resume => match self.attended.held().take() {
                 Some(_) => Reply::Done,
@@ -231,8 +245,17 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     fn begin(bed: &'a Testbed, why: &str, file: PathBuf) -> io::Result<Self> {
         File::create(&file)?;
-        *bed.attended.held() = Some(why.to_owned());
+        *bed.attended.held() = Some(Why {
+            text: why.to_owned(),
+            said: false,
+        });
         Ok(Self { bed, file })
+    }
+
+    fn said(&self) {
+        if let Some(why) = &mut *self.bed.attended.held() {
+            why.said = true;
+        }
     }
 
     /// Whether nobody has resumed the test yet.
