@@ -159,7 +159,15 @@ fn run_doctests(command: Command) -> Result<Ran> {
         let skipped = text.lines().filter(|line| line.starts_with("SKIPPED: "));
         skipped.for_each(|line| eprintln!("{line}"));
     }
-    let failed = failed(libtest::cases(&text));
+    let mut failed = failed(libtest::cases(&text));
+    if counts.failed > 0 && failed.is_empty() {
+        // One that cannot be compiled may end all, before there is a test.
+        failed.push(Case {
+            name: output.status.to_string(),
+            verdict: CaseVerdict::Failed,
+            output: libtest::end_of(&text),
+        });
+    }
     Ok(Ran { counts, failed })
 }
 
@@ -337,9 +345,14 @@ mod tests {
     fn documentation_tests_that_end_badly_are_a_failure() {
         let mut command = process::command("echo");
         command.arg("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
-        let counts = |command| run_doctests(command).unwrap().counts;
-        assert_eq!(counts(command), Counts { passed: 2, failed: 0 });
-        assert_eq!(counts(process::command("false")), Counts { passed: 0, failed: 1 });
+        let good = run_doctests(command).unwrap();
+        assert_eq!(good.counts, Counts { passed: 2, failed: 0 });
+        assert!(good.failed.is_empty());
+        let mut command = process::command("sh");
+        command.args(["-c", "echo error: cannot compile; exit 1"]);
+        let bad = run_doctests(command).unwrap();
+        assert_eq!(bad.counts, Counts { passed: 0, failed: 1 });
+        assert_eq!(bad.failed[0].output, "error: cannot compile\n");
     }
 
     #[test]
