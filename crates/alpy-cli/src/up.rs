@@ -167,10 +167,13 @@ fn is_alpy(pid: u32) -> bool {
 pub async fn resume(runs: &Runs, args: &Resume, output: &Output) -> Result<ExitCode> {
     let run = runs.get_under_way(&args.test)?;
     let control = Control::of(&run);
-    if control.status().await?.held.is_none() {
-        return Err(absent(format!("{} is not held", run.name())));
+    if let Err(error) = control.resume().await {
+        // Asked afterwards: one that is about to say that it is held can be resumed already.
+        return Err(match control.status().await?.held {
+            None => absent(format!("{} is not held", run.name())),
+            Some(_) => error.into(),
+        });
     }
-    control.resume().await?;
     output.show(&json!({"test": run.name()}), || {
         format!("{} goes on\n", run.name())
     })?;

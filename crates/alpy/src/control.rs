@@ -67,7 +67,7 @@ pub(crate) enum Reply {
 pub struct Status {
     /// The steps under way, outermost first.
     pub step: Option<String>,
-    /// Why it is held, if it is: until somebody resumes it.
+    /// Why it is held, if it is: from when it has said on stderr how to get at it, until somebody resumes it.
     pub held: Option<String>,
 }
 

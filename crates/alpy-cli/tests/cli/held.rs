@@ -25,6 +25,7 @@ async fn a_child() {
         match name.as_str() {
             "breakpoint" => Ok(bed.hold("look at the routes").await?),
             "passes" => Ok(()),
+            "waits" => alpy::step!("Wait for godot", std::future::pending()).await,
             _ => Err("the router forwards nothing".into()),
         }
     };
@@ -46,6 +47,11 @@ fn child(desk: &Desk, name: &str, pause: &str) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.kill_on_drop(true).spawn().unwrap()
+}
+
+fn interrupt(child: &Child) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
 }
 
 async fn end(child: Child) -> (Output, String) {
@@ -128,17 +134,32 @@ async fn a_breakpoint_holds_a_test_in_its_middle() {
 }
 
 #[tokio::test]
+async fn a_test_that_is_not_held_cannot_be_resumed() {
+    need!(docker, qemu);
+    let desk = Desk::new();
+    let child = child(&desk, "waits", "");
+    eventually("it waits", async || {
+        desk.row("waits").await["step"] == "Wait for godot"
+    })
+    .await;
+    let resume = desk.alpy(&["resume", "waits"]).await;
+    assert!(
+        resume.status == 3 && resume.stderr.contains("waits is not held"),
+        "{resume:?}"
+    );
+    interrupt(&child);
+    let (output, text) = end(child).await;
+    assert!(!output.status.success(), "{text}");
+}
+
+#[tokio::test]
 async fn ctrl_c_ends_the_hold_and_the_failure_is_told() {
     need!(docker, qemu);
     let desk = Desk::new();
     let child = child(&desk, "fails", "failure");
     wait_held(&desk, "fails").await;
     let run = desk.row("fails").await["id"].as_str().unwrap().to_owned();
-    kill(
-        Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()),
-        Signal::SIGINT,
-    )
-    .unwrap();
+    interrupt(&child);
     let (output, text) = end(child).await;
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&output.status),
