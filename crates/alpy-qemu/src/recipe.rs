@@ -108,7 +108,7 @@ impl Recipe {
         self
     }
 
-    /// The last step: waits for the prompt of a shell of root's on Linux x86-64, and puts a program of 230 bytes into its `/tmp`.
+    /// The last step: waits for the prompt of a shell of root's on Linux x86-64, and puts a program of 250 bytes into its `/tmp`.
     /// Whenever the state is restored, it sets the guest's clock to the time when its line was sent, and seeds the kernel's random
     /// numbers anew.
     ///
@@ -165,7 +165,7 @@ pub struct RootShell {
 impl RootShell {
     /// What the shell prints once a line of ours has done its work. It is not in the echo of the line.
     pub const DONE: &str = "alpy: done";
-    /// What it prints if the line has not.
+    /// What it prints, with the exit status of the command behind it, if the line has not.
     pub const FAILED: &str = "alpy: failed";
 
     /// What it prints when it waits for a line, if that is known.
@@ -195,7 +195,7 @@ const PROGRAM: &str = "/tmp/alpy-wake";
 
 /// A command that says how it ended, in words that its own echo has not.
 fn verdict(command: &str) -> String {
-    format!("{command} && echo alpy: do''ne || echo alpy: fail''ed")
+    format!("{command} && echo alpy: do''ne || echo alpy: fail''ed $?")
 }
 
 /// For `printf` of a POSIX shell. What follows each number is never a digit.
@@ -203,8 +203,11 @@ fn octal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:o}")).collect()
 }
 
-/// An executable (elf(5)) of one segment. It sets `CLOCK_REALTIME` to what it reads, mixes the rest of that into the kernel's pool of
-/// random bits, and has the kernel seed its generator from there (random(4), `RNDRESEEDCRNG`).
+/// An executable (elf(5)) of one segment. It sets `CLOCK_REALTIME` to the first 16 bytes of its input, mixes the other 16 into the
+/// kernel's pool of random bits, and has the kernel seed its generator from there (random(4), `RNDRESEEDCRNG`).
+///
+/// It reads until all 32 bytes are there: a shell's `printf` may write them in several pieces. It exits with 0, or with the number of the
+/// step that failed: 1 read, 2 clock_settime, 3 open, 4 ioctl.
 ///
 /// Nothing else does that soon: BusyBox and coreutils cannot, and a kernel without the driver `vmgenid`, as Debian's, does not see that
 /// it was restored, so that for some seconds `/dev/urandom` gives the same bytes each time.
@@ -214,22 +217,24 @@ fn program() -> Vec<u8> {
     #[rustfmt::skip]
     const CODE: &[u8] = &[
         0x48, 0x83, 0xec, 0x40,                               // sub rsp, 64
-        0x31, 0xff, 0x48, 0x89, 0xe6, 0x6a, 0x20, 0x5a,       // rdi = 0; rsi = rsp; rdx = 32
+        0x6a, 0x01, 0x5d, 0x31, 0xdb,                         // step 1: ebp = 1; ebx = 0, the bytes read so far
+        0x31, 0xff, 0x48, 0x8d, 0x34, 0x1c,                   // again: rdi = 0; rsi = rsp + rbx
+        0x6a, 0x20, 0x5a, 0x29, 0xda,                         // rdx = 32 - ebx
         0x31, 0xc0, 0x0f, 0x05,                               // read
-        0x83, 0xf8, 0x20, 0x75, 0x44,                         // not 32: failed
-        0x31, 0xff, 0x48, 0x89, 0xe6,                         // rdi = CLOCK_REALTIME; rsi = rsp
+        0x85, 0xc0, 0x7e, 0x4f,                               // end of input, or an error: end
+        0x01, 0xc3, 0x83, 0xfb, 0x20, 0x72, 0xe6,             // ebx += eax; less than 32: again
+        0xff, 0xc5, 0x31, 0xff, 0x48, 0x89, 0xe6,             // step 2: rdi = CLOCK_REALTIME; rsi = rsp
         0xb8, 0xe3, 0x00, 0x00, 0x00, 0x0f, 0x05,             // clock_settime
-        0x85, 0xc0, 0x75, 0x34,                               // not 0: failed
-        0x48, 0x8d, 0x3d, 0x35, 0x00, 0x00, 0x00,             // rdi = the path at the end
+        0x85, 0xc0, 0x75, 0x36,                               // not 0: end
+        0xff, 0xc5, 0x48, 0x8d, 0x3d, 0x34, 0x00, 0x00, 0x00, // step 3: rdi = the path below
         0x6a, 0x02, 0x5e, 0x6a, 0x02, 0x58, 0x0f, 0x05,       // rsi = O_RDWR; open
-        0x85, 0xc0, 0x78, 0x21,                               // less than 0: failed
-        0x89, 0xc7, 0x48, 0x8d, 0x74, 0x24, 0x10,             // rdi = it; rsi = rsp + 16
+        0x85, 0xc0, 0x78, 0x21,                               // less than 0: end
+        0xff, 0xc5, 0x89, 0xc7, 0x48, 0x8d, 0x74, 0x24, 0x10, // step 4: rdi = the descriptor; rsi = rsp + 16
         0x6a, 0x10, 0x5a, 0x6a, 0x01, 0x58, 0x0f, 0x05,       // rdx = 16; write
         0xbe, 0x07, 0x52, 0x00, 0x00,                         // rsi = RNDRESEEDCRNG
         0x6a, 0x10, 0x58, 0x0f, 0x05,                         // ioctl
-        0x85, 0xc0, 0x75, 0x04, 0x31, 0xff, 0xeb, 0x03,       // 0: rdi = 0
-        0x6a, 0x01, 0x5f,                                     // failed: rdi = 1
-        0x6a, 0x3c, 0x58, 0x0f, 0x05,                         // exit
+        0x85, 0xc0, 0x75, 0x02, 0x31, 0xed,                   // not 0: end; else ebp = 0
+        0x89, 0xef, 0x6a, 0x3c, 0x58, 0x0f, 0x05,             // end: exit(ebp)
         b'/', b'd', b'e', b'v', b'/', b'u', b'r', b'a', b'n', b'd', b'o', b'm', 0,
     ];
     let mut file = Vec::new();

@@ -182,11 +182,14 @@ pub enum Error {
     },
     /// A guest's shell could not set up what a saved state needs.
     #[error(
-        "the guest's shell could not run the line for {what}; remedy: lines of your own, see Recipe::line_after_restore"
+        "the guest's shell could not run the line for {what}: it printed {printed:?}; remedy: lines of your own, see Recipe::line_after_restore"
     )]
     GuestShell {
-        /// What for.
+        /// The purpose of the line.
         what: &'static str,
+        /// The last line that the shell printed: `alpy: failed`, and the exit status. The program that wakes the guest exits with 1 if
+        /// it cannot read its input, 2 if it cannot set the clock, 3 and 4 if it cannot open `/dev/urandom` and seed it.
+        printed: String,
     },
     /// The runtime or its signal handlers cannot be set up.
     #[error("cannot set up the asynchronous runtime")]

@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How much a state may take beside the memory, in bytes: the devices, the overlays of disks, the console.
 const MORE: u64 = 64 << 20;
 
+/// The time limit for the rest of a line that has begun.
+const REST_OF_LINE: Duration = Duration::from_secs(5);
+
 /// The name of the folder in the evidence of what a boot that is saved writes.
 const FOLDER: &str = "saved-state";
 
@@ -264,10 +267,7 @@ async fn expect(recipe: &Recipe, text: &str, console: &Console) -> Result<()> {
         if seen.index == 0 {
             return Ok(());
         }
-        let rest = console
-            .read_line(Duration::from_secs(5))
-            .await
-            .unwrap_or_default();
+        let rest = console.read_line(REST_OF_LINE).await.unwrap_or_default();
         Err(Error::GaveUp {
             text: format!("{}{rest}", recipe.failures()[seen.index - 1]),
         })
@@ -289,7 +289,9 @@ async fn type_in(
             .expect_any([RootShell::DONE, RootShell::FAILED], recipe.limit())
             .await?;
         if seen.index != 0 {
-            return Err(Error::GuestShell { what });
+            let status = console.read_line(REST_OF_LINE).await.unwrap_or_default();
+            let printed = format!("{}{}", RootShell::FAILED, status.trim_end());
+            return Err(Error::GuestShell { what, printed });
         }
         if let Some(prompt) = shell.prompt() {
             console.expect(prompt, recipe.limit()).await?;
