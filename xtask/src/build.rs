@@ -14,6 +14,7 @@ use crate::workspace::{Target, cargo};
 /// A line of Cargo's about one target.
 #[derive(Deserialize)]
 struct Artifact {
+    package_id: String,
     manifest_path: PathBuf,
     target: Target,
     executable: Option<PathBuf>,
@@ -114,7 +115,12 @@ fn executable_in(line: &str) -> Result<Option<Executable>> {
         .context("a manifest is in a folder")?
         .to_owned();
     let rabbit = artifact.target.is_rabbit_test();
+    let package = package_in(&artifact.package_id).unwrap_or_default();
     let target = artifact.target.name;
+    let chosen_by = match artifact.target.kind.first().map(String::as_str) {
+        Some(kind @ ("test" | "bin" | "example")) => format!("--package {package} --{kind} {target}"),
+        _ => format!("--package {package} --lib"),
+    };
     let name = match folder.file_name() {
         Some(of) if !rabbit => format!("{}/{target}", of.to_string_lossy()),
         _ => target,
@@ -126,6 +132,7 @@ fn executable_in(line: &str) -> Result<Option<Executable>> {
         true => Executable::Test(Test {
             name,
             rabbit,
+            chosen_by,
             executable,
             folder,
             programs: Vec::new(),
@@ -135,6 +142,15 @@ fn executable_in(line: &str) -> Result<Option<Executable>> {
             file: executable,
         },
     }))
+}
+
+/// The name in `path+file:///src/crates/alpy#0.1.0` and in `path+file:///src/crates/alpy#other-name@0.1.0`.
+fn package_in(id: &str) -> Option<&str> {
+    let (path, version) = id.rsplit_once('#')?;
+    match version.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => path.rsplit('/').next(),
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +168,7 @@ mod tests {
     fn tells_tests_from_programs() {
         let line = |test: bool, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","package_id":"x","manifest_path":"/s/rabbit/Cargo.toml",
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///s/rabbit#0.1.0","manifest_path":"/s/rabbit/Cargo.toml",
                 "target":{{"kind":["test"],"name":"rate-limit","src_path":"/s/rabbit/tests/rate-limit/main.rs"}},
                 "profile":{{"test":{test}}},"executable":{executable},"fresh":true}}"#
             )
@@ -163,6 +179,8 @@ mod tests {
             (PathBuf::from("/s/rabbit"), PathBuf::from("/t/rate_limit-1"))
         );
         assert_eq!((found.rabbit, found.name.as_str()), (true, "rate-limit"));
+        assert_eq!(found.chosen_by, "--package rabbit --test rate-limit");
+        assert_eq!(package_in("path+file:///s/rabbit#hare@0.1.0"), Some("hare"));
         let of_a_crate = line(true, r#""/t/rate_limit-1""#).replace("main.rs", "other.rs");
         let found = test_in(&of_a_crate).unwrap();
         assert_eq!((found.rabbit, found.name.as_str()), (false, "rabbit/rate-limit"));

@@ -1,124 +1,157 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Reads what test executables print.
+//! The tests of an executable, and how each went.
+//!
+//! The names come from `--list`. Each test runs in a process of its own, and the exit status of that process is its verdict. What a test
+//! prints is shown to people and decides nothing: a test may well print what looks like the result of another one.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::ops::AddAssign;
+use std::path::PathBuf;
+use std::process::Command;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// How many tests passed and failed.
+use crate::process::{self, Kind};
+
+/// How many tests passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Tests that passed.
     pub passed: u64,
-    /// Tests that failed.
+    /// Tests that failed or timed out.
     pub failed: u64,
+    /// Tests that said they cannot run on this machine.
+    pub skipped: u64,
 }
 
 impl Counts {
-    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
-    pub fn parse(line: &str) -> Option<Self> {
-        // With --nocapture, output without a line feed may come before.
-        let (_, rest) = line.split_once("test result: ")?;
-        let (_, numbers) = rest.split_once(". ")?;
-        let number = |word: &str| {
-            let part = numbers
-                .split(';')
-                .find_map(|part| part.trim().strip_suffix(word))?;
-            part.trim().parse().ok()
-        };
-        Some(Self {
-            passed: number("passed")?,
-            failed: number("failed")?,
-        })
-    }
-
     /// Counts tests by their verdicts.
-    pub fn of_cases(cases: &[Case]) -> Self {
-        let count = |wanted| cases.iter().filter(|case| case.verdict == wanted).count() as u64;
-        Self {
-            passed: count(CaseVerdict::Passed),
-            failed: count(CaseVerdict::Failed),
-        }
-    }
-
-    /// Sums the result lines of an output. What ended badly and admits no failed test counts as one.
-    pub fn of_run(output: &str, success: bool) -> Self {
+    pub fn of_cases<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Self {
         let mut counts = Self::default();
-        for line in output.lines() {
-            counts += Self::parse(line).unwrap_or_default();
-        }
-        if !success && counts.failed == 0 {
-            counts.failed = 1;
+        for case in cases {
+            match case.verdict {
+                CaseVerdict::Passed => counts.passed += 1,
+                CaseVerdict::Failed | CaseVerdict::TimedOut => counts.failed += 1,
+                CaseVerdict::Skipped => counts.skipped += 1,
+                CaseVerdict::Ignored => {}
+            }
         }
         counts
+    }
+
+    /// A stage without tests of its own that failed.
+    pub fn one_failure() -> Self {
+        Self {
+            failed: 1,
+            ..Self::default()
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
 
 /// A test of an executable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Its name, with its modules.
     pub name: String,
     /// How it went.
     pub verdict: CaseVerdict,
+    /// Why it failed or was skipped.
+    pub why: String,
+    /// How long it ran, in seconds.
+    pub seconds: f64,
     /// The end of what it printed.
     pub output: String,
+    /// The evidence directories that it named.
+    pub evidence: Vec<PathBuf>,
 }
 
 /// How a test of an executable went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CaseVerdict {
-    /// It passed.
+    /// Its process succeeded.
     Passed,
-    /// It failed.
+    /// Its process failed, or there was none.
+    #[default]
     Failed,
-    /// It was ignored, or said that it cannot run here.
+    /// It was ended after its time.
+    TimedOut,
+    /// It said that it cannot run here.
     Skipped,
+    /// It has the attribute `ignore`, and did not run.
+    Ignored,
+}
+
+impl CaseVerdict {
+    /// Whether it counts as a failure.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::TimedOut)
+    }
+
+    /// In words.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::Skipped => "skipped",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+/// The name of a test, and whether it is ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    pub ignored: bool,
+}
+
+/// Asks an executable for its tests. `command` makes a command that starts it.
+pub fn list(command: impl Fn() -> Command) -> Result<Vec<Listed>> {
+    let ask = |arguments: &[&str]| {
+        let mut command = command();
+        command.args(["--list", "--format", "terse"]).args(arguments);
+        let text = process::output(command, Kind::Group)?.success("list the tests")?;
+        Ok::<_, anyhow::Error>(names(&text))
+    };
+    let ignored = ask(&["--ignored"])?;
+    let all = ask(&[])?.into_iter();
+    let listed = all.map(|name| Listed {
+        ignored: ignored.contains(&name),
+        name,
+    });
+    Ok(listed.collect())
+}
+
+fn names(text: &str) -> Vec<String> {
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    names.map(str::to_owned).collect()
 }
 
 /// How much of a test's output is kept, in bytes.
 const KEPT: usize = 8 << 10;
 
-/// The tests in an output that has each line whole, as without `--nocapture`, and what they printed, where `--show-output` shows it.
-pub fn cases(output: &str) -> Vec<Case> {
-    let mut outputs: HashMap<&str, String> = HashMap::new();
-    let mut printing = None;
-    for line in output.lines() {
-        if let Some(name) = line
-            .strip_prefix("---- ")
-            .and_then(|rest| rest.strip_suffix(" stdout ----"))
-        {
-            printing = Some(name);
-        } else if line == "failures:" || line == "successes:" {
-            printing = None;
-        } else if let Some(name) = printing {
-            let text = outputs.entry(name).or_default();
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    let case = |line: &str| {
-        let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
-        let name = name.strip_suffix(" - should panic").unwrap_or(name);
-        let output = outputs.get(name).map(String::as_str).unwrap_or_default();
-        let verdict = match result {
-            "ok" if output.lines().any(|line| line.starts_with("SKIPPED: ")) => CaseVerdict::Skipped,
-            "ok" => CaseVerdict::Passed,
-            "FAILED" => CaseVerdict::Failed,
-            _ if result.starts_with("ignored") => CaseVerdict::Skipped,
-            _ => return None,
-        };
-        Some(Case {
-            name: name.to_owned(),
-            verdict,
-            output: end_of(output.trim_end()),
-        })
-    };
-    output.lines().filter_map(case).collect()
-}
-
-/// The end of a text, from the beginning of a line if it can be.
+/// The end of a text, from the beginning of a line if possible.
 pub fn end_of(text: &str) -> String {
     let Some(from) = text.len().checked_sub(KEPT) else {
         return text.to_owned();
@@ -133,87 +166,36 @@ pub fn end_of(text: &str) -> String {
     }
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OK: &str =
-        "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.51s";
-
     #[test]
-    fn reads_result_lines_and_nothing_else() {
-        assert_eq!(
-            Counts::parse(OK),
-            Some(Counts {
-                passed: 12,
-                failed: 0
-            })
-        );
-        let failed =
-            "left over test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(Counts::parse(failed), Some(Counts { passed: 2, failed: 1 }));
-        assert_eq!(Counts::parse("test forwards ... ok"), None);
-        assert_eq!(Counts::parse("test result: "), None);
+    fn lists_the_tests_of_this_executable() {
+        let own = || process::command("/proc/self/exe");
+        let listed = list(own).unwrap();
+        let this = "libtest::tests::lists_the_tests_of_this_executable";
+        let found = listed.iter().find(|listed| listed.name == this);
+        assert!(found.is_some_and(|listed| !listed.ignored), "{listed:?}");
+        let error = list(|| process::command("false")).unwrap_err().to_string();
+        assert!(error.starts_with("list the tests: exit status: 1"), "{error}");
     }
 
     #[test]
-    fn tells_each_test_and_what_it_printed() {
-        let output = "
-running 4 tests
-test good ... ok
-test module::bad ... FAILED
-test later ... ignored, the child that other tests start
-test absent ... ok
+    fn a_benchmark_is_no_test() {
+        assert_eq!(names("a::b: test\nquick: benchmark\n"), ["a::b"]);
+    }
 
-successes:
-
----- absent stdout ----
-SKIPPED: this test needs qemu, and it is not in PATH
-
-successes:
-    absent
-    good
-
-failures:
-
----- module::bad stdout ----
-only hay
-  evidence: /t/alpy/bad
-
-failures:
-    module::bad
-
-test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
-";
-        let cases = cases(output);
-        let short: Vec<_> = cases
-            .iter()
-            .map(|case| (case.name.as_str(), case.verdict, case.output.as_str()))
-            .collect();
-        assert_eq!(
-            short,
-            [
-                ("good", CaseVerdict::Passed, ""),
-                (
-                    "module::bad",
-                    CaseVerdict::Failed,
-                    "only hay\n  evidence: /t/alpy/bad"
-                ),
-                ("later", CaseVerdict::Skipped, ""),
-                (
-                    "absent",
-                    CaseVerdict::Skipped,
-                    "SKIPPED: this test needs qemu, and it is not in PATH"
-                ),
-            ]
-        );
+    #[test]
+    fn ignored_tests_are_not_counted() {
+        let of = |verdict| Case {
+            verdict,
+            ..Case::default()
+        };
+        use CaseVerdict::{Failed, Ignored, Passed, Skipped, TimedOut};
+        let cases = [Passed, Failed, TimedOut, Skipped, Ignored].map(of);
+        let counts = Counts::of_cases(&cases);
+        assert_eq!(counts.to_string(), "1 passed, 2 failed, 1 skipped");
     }
 
     #[test]
@@ -224,20 +206,5 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
         assert!(end.ends_with("zeile ü 9999\n"), "{end}");
         assert!(end_of(&"ü".repeat(KEPT)).len() <= KEPT + 4);
         assert_eq!(end_of("short"), "short");
-    }
-
-    #[test]
-    fn a_crash_counts_as_a_failure() {
-        assert_eq!(
-            Counts::of_run("running 3 tests\n", false),
-            Counts { passed: 0, failed: 1 }
-        );
-        assert_eq!(
-            Counts::of_run(&format!("{OK}\n{OK}\n"), true),
-            Counts {
-                passed: 24,
-                failed: 0
-            }
-        );
     }
 }

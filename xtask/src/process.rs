@@ -67,6 +67,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// It was ended because its time was over.
     pub timed_out: bool,
+    /// The id that it had.
+    pub pid: u32,
 }
 
 /// Which of its streams a process wrote to.
@@ -334,7 +336,11 @@ impl Running {
         if self.kind != Kind::Cleanup {
             check_interrupted()?;
         }
-        Ok(Ended { status, timed_out })
+        Ok(Ended {
+            status,
+            timed_out,
+            pid: self.child.id(),
+        })
     }
 
     fn pid(&self) -> Pid {

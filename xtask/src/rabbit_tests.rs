@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -11,22 +12,27 @@ use crate::args::Args;
 use crate::engine::{self, Engine};
 use crate::images::{self, Base, Manifest, Options};
 use crate::libtest::Counts;
+use crate::progress::Progress;
 use crate::runner::{self, Environment, Test};
+use crate::summary::{self, Failure};
 use crate::workspace::Workspace;
 use crate::{build, image_task, needs, sabotage, stop, subids, suite, tun};
 
 const HELP: &str = "\
 Test rabbit, the sample appliance: real QEMU, real containers, real packets.
 
-Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [--sabotage] [NAME...]
+Usage: cargo xtask rabbit-tests [--list] [--jobs N] [--base host|alpine] [--sabotage] [--verbose] [NAME...]
 
   NAME        Run only the tests of these names
   --list      List the names
-  --jobs      How many run at once: one more than there are processors if not given. What they print is then behind their names
+  --jobs      How many run at once. Default: one more than there are processors
+  --verbose   Print all that the tests print, while they print it; where several run at once, behind their names. Default: a line for
+              each test, and the whole log of those that fail
   --base      What rabbit is made of, see `cargo xtask images --help`
   --sabotage  Break what each test looks at, with the script `sabotage` beside it, and expect that the test fails and says why
 
-All runs and their reports are in target/alpy/index.html then, and junit.xml beside it.
+At the end it repeats why tests failed, with the command that runs each again. All runs and their reports are in target/alpy/index.html
+then, and junit.xml beside it.
 
 Exit status: 0 if all tests passed, or noticed their sabotage, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
@@ -36,6 +42,7 @@ struct Request {
     jobs: NonZeroUsize,
     base: Base,
     sabotage: bool,
+    verbose: bool,
 }
 
 /// Runs rabbit tests.
@@ -47,11 +54,13 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         jobs: runner::jobs(),
         base: Base::default(),
         sabotage: false,
+        verbose: false,
     };
     while let Some(argument) = args.next()? {
         match argument.as_str() {
             "--list" => request.list = true,
             "--sabotage" => request.sabotage = true,
+            "--verbose" => request.verbose = true,
             "--jobs" => {
                 let text = args.value("--jobs")?;
                 request.jobs = text
@@ -69,21 +78,28 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         workspace.rabbit_tests.iter().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let jobs = request.jobs;
+    let progress = Progress::new(request.verbose);
     let good = if request.sabotage {
-        let sabotage =
-            |tests: &[Test], environment: &Environment| sabotage::run(tests, environment, jobs.get());
-        let counts = Counts::of_cases(&with_tests(&workspace, &request, sabotage)?);
-        println!(
-            "{} noticed their sabotage, {} did not",
-            counts.passed, counts.failed
-        );
-        counts.passed > 0 && counts.failed == 0
+        sabotaged(&workspace, &request, &progress)?
     } else {
-        let run = |tests: &[Test], environment: &Environment| runner::run(tests, environment, jobs);
+        let run = |tests: &[Test], environment: &Environment| {
+            runner::run(tests, environment, request.jobs, &progress)
+        };
+        let started = Instant::now();
         let outcomes = with_tests(&workspace, &request, run)?;
-        print!("\n{}", runner::table(&outcomes));
+        let seconds = started.elapsed().as_secs();
         suite::write(&workspace.target, &[("rabbit tests".to_owned(), &outcomes)])?;
+        let mut failed = Failure::all_of(&outcomes);
+        if let Base::Alpine = request.base {
+            failed
+                .iter_mut()
+                .for_each(|failure| failure.again.push_str(" --base alpine"));
+        }
+        print!(
+            "\n{}{} in {seconds} s\n",
+            summary::failures(&failed),
+            runner::total(&outcomes)
+        );
         runner::all_passed(&outcomes)
     };
     Ok(if good {
@@ -91,6 +107,22 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Sabotages the tests. Tells whether all noticed it.
+fn sabotaged(workspace: &Workspace, request: &Request, progress: &Progress) -> Result<bool> {
+    let sabotage = |tests: &[Test], environment: &Environment| {
+        sabotage::run(tests, environment, request.jobs.get(), progress)
+    };
+    let cases = with_tests(workspace, request, sabotage)?;
+    let counts = Counts::of_cases(&cases);
+    print!(
+        "\n{}{} noticed their sabotage, {} did not\n",
+        summary::failures(&sabotage::failures(&cases)),
+        counts.passed,
+        counts.failed
+    );
+    Ok(counts.passed > 0 && counts.failed == 0)
 }
 
 /// Does something with the tests that were asked for, with all that they need at hand.

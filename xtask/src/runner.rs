@@ -1,37 +1,33 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Runs test executables, and tells how it went.
+//! Runs the tests of test executables, each test in a process of its own.
+
+mod case;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::libtest::{self, Case, CaseVerdict, Counts};
-use crate::process::{self, Ended, Kind, Stream};
-use crate::table;
-
-/// For all tests of one executable, boot of the appliance included.
-const LIMIT: Duration = Duration::from_secs(300);
-
-/// The variable that has testbeds wait for a person, who has all the time in the world.
-const PAUSE: &str = "ALPY_PAUSE";
-
-/// How many folders of evidence of one executable the summary names.
-const SHOWN: usize = 2;
+use crate::libtest::{self, Case, CaseVerdict, Counts, Listed};
+use crate::process;
+use crate::progress::Progress;
+pub use case::evidence_in;
 
 /// A test executable, built.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Test {
-    /// Of a rabbit test, its name; else those of the crate and of the target.
+    /// The name of a rabbit test; else the names of the crate and of the target.
     pub name: String,
-    /// Whether it is a rabbit test: one whose steps are for people to watch.
+    /// Whether it is a rabbit test.
     pub rabbit: bool,
+    /// Cargo's options that choose it, as `--package alpy --test faults`.
+    pub chosen_by: String,
     /// The file.
     pub executable: PathBuf,
     /// The folder of its crate.
@@ -41,119 +37,115 @@ pub struct Test {
 }
 
 impl Test {
-    /// Whether no other one can run beside it: the storm looks for what is left on the whole machine, the tests of the console hold a time-out
-    /// to 50 ms.
+    /// Whether no other test can run beside one of these: the storm looks for what is left on the whole machine, the tests of the console
+    /// hold a timeout to 50 ms.
     pub fn is_alone(&self) -> bool {
         ["alpy/storm", "alpy-console/console"].contains(&self.name.as_str())
+    }
+
+    /// The command that runs one of its tests again.
+    pub fn again(&self, case: &str) -> String {
+        match self.rabbit {
+            true => format!("cargo xtask rabbit-tests {}", self.name),
+            false => format!(
+                "cargo xtask with-engine -- cargo test {} -- --exact {case}",
+                self.chosen_by
+            ),
+        }
     }
 }
 
 /// Environment variables besides those of xtask.
 pub type Environment = Vec<(&'static str, OsString)>;
 
-/// How an executable went.
+/// How the tests of an executable went.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Name of the test.
-    pub name: String,
-    /// Whether it is a rabbit test.
-    pub rabbit: bool,
-    /// Whether it passed, and why not.
-    pub verdict: Verdict,
-    /// How long it ran.
-    pub seconds: f64,
-    /// Tests of the executable.
-    pub counts: Counts,
-    /// Where the evidence is, as the test itself says.
-    pub evidence: Vec<PathBuf>,
-    /// Its tests. A rabbit test is one, and so is an executable that ended before it has told of any.
+    /// The executable.
+    pub test: Test,
+    /// Its tests, in the order in which it lists them.
     pub cases: Vec<Case>,
 }
 
-/// Whether the tests of an executable passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// They passed.
-    Passed,
-    /// One failed, or the executable itself.
-    Failed,
-    /// It was ended after its time.
-    TimedOut,
-    /// A rabbit test that ran no test at all. A crate may well have nothing to test.
-    NoTest,
-}
-
-impl Verdict {
-    fn of(test: &Test, ended: Ended, counts: Counts) -> Self {
-        match ended {
-            Ended { timed_out: true, .. } => Self::TimedOut,
-            Ended { status, .. } if !status.success() || counts.failed > 0 => Self::Failed,
-            _ if test.rabbit && counts.passed == 0 => Self::NoTest,
-            _ => Self::Passed,
-        }
+impl Outcome {
+    /// How many of its tests passed, failed and were skipped.
+    pub fn counts(&self) -> Counts {
+        Counts::of_cases(&self.cases)
     }
 
-    /// In words.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Passed => "passed",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed out",
-            Self::NoTest => "ran no test",
-        }
+    /// How long its tests ran, in seconds. They ran at once, so the clock went less far.
+    pub fn seconds(&self) -> f64 {
+        self.cases.iter().map(|case| case.seconds).sum()
     }
 }
 
-/// How many rabbit tests run at once if nobody says otherwise: one more than there are processors, for much of the time a test waits
-/// for a guest to power off, or measures a rate.
+/// How many rabbit tests run at once by default: one more than there are processors, because a test often waits for a guest to power off,
+/// or measures a rate.
 pub fn jobs() -> NonZeroUsize {
     thread::available_parallelism()
         .unwrap_or(NonZeroUsize::MIN)
         .saturating_add(1)
 }
 
-/// Runs the executables, each in the folder of its crate, as Cargo does it: rabbit tests so many at once, of the others one fewer, for
-/// each of them runs tests at once itself. What a rabbit test prints goes where that of xtask goes, behind its name where several
-/// run; of others, what failed does and what was skipped.
-pub fn run(tests: &[Test], environment: &Environment, jobs: NonZeroUsize) -> Result<Vec<Outcome>> {
-    let kind = |test: &Test| (test.rabbit, test.is_alone());
-    let mut outcomes = Vec::new();
-    for tests in tests.chunk_by(|one, next| kind(one) == kind(next)) {
-        let jobs = match kind(&tests[0]) {
-            (_, true) => 1,
-            (true, false) => jobs.get(),
-            (false, false) => (jobs.get() - 1).max(1),
-        };
-        outcomes.extend(run_at_once(tests, environment, jobs.min(tests.len()))?);
-    }
-    Ok(outcomes)
-}
-
-fn run_at_once(tests: &[Test], environment: &Environment, jobs: usize) -> Result<Vec<Outcome>> {
-    let width = tests.iter().map(|test| test.name.len()).max().unwrap_or(0);
-    let label = |test: &Test| match jobs {
-        1 => String::new(),
-        _ => format!("{:width$}  ", test.name),
-    };
-    at_once(tests, jobs, |test| run_one(test, environment, &label(test)))
-}
-
-/// Does something with each of the tests, so many at once; what comes of it is in their order.
-pub fn at_once<T: Send>(
+/// Runs all tests of the executables, each in the folder of its crate, as Cargo does it. So many rabbit tests run at once; of other tests,
+/// which are smaller, twice as many.
+pub fn run(
     tests: &[Test],
+    environment: &Environment,
+    jobs: NonZeroUsize,
+    progress: &Progress,
+) -> Result<Vec<Outcome>> {
+    let listed = at_once(tests, jobs.get(), |test| Ok(list(test)))?;
+    let plans: Vec<Plan<'_>> = tests
+        .iter()
+        .zip(listed)
+        .map(|(test, listed)| Plan::new(test, listed))
+        .collect();
+    let scratch = tempfile::tempdir().context("create a temporary directory")?;
+    let runner = case::Runner::new(environment, scratch.path(), progress);
+    let kind = |plan: &Plan<'_>| (plan.test.rabbit, plan.test.is_alone());
+    let total = plans.iter().map(|plan| plan.to_run.len()).sum();
+    progress.during(total, || {
+        for plans in plans.chunk_by(|one, next| kind(one) == kind(next)) {
+            let jobs = match kind(&plans[0]) {
+                (_, true) => 1,
+                (true, false) => jobs.get(),
+                (false, false) => 2 * jobs.get(),
+            };
+            let cases: Vec<(&Plan<'_>, &str)> = plans
+                .iter()
+                .flat_map(|plan| plan.to_run.iter().map(move |name| (plan, name.as_str())))
+                .collect();
+            at_once(&cases, jobs, |(plan, name)| {
+                let ticket = progress.begin(&plan.label(name));
+                let (case, log) = runner.run(plan.test, name, ticket)?;
+                let failed = case.verdict.is_failure();
+                progress.end(ticket, failed, &plan.end(case, &log));
+                Ok(())
+            })?;
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    Ok(plans.into_iter().map(Plan::outcome).collect())
+}
+
+/// Does something with each of the items, so many at once; the results are in the order of the items.
+pub fn at_once<I: Sync, T: Send>(
+    items: &[I],
     jobs: usize,
-    run: impl Fn(&Test) -> Result<T> + Sync,
+    run: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(test) = tests.get(index) else { return done };
-            done.push((index, run(test)));
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, run(item)));
         }
     };
     let mut done: Vec<(usize, Result<T>)> = thread::scope(|scope| {
+        let jobs = jobs.min(items.len());
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         let ended = workers.into_iter().map(thread::ScopedJoinHandle::join);
         ended.flat_map(|done| done.expect("no worker panics")).collect()
@@ -162,219 +154,274 @@ pub fn at_once<T: Send>(
     done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// In the name of a test that root alone can run. For others it is no test: neither passed nor failed.
+/// Part of the name of a test that only root can run. Other users do not run it.
 const AS_ROOT: &str = "as_root::";
 
-fn run_one(test: &Test, environment: &Environment, label: &str) -> Result<Outcome> {
-    let mut command = process::command(&test.executable);
-    command
-        .current_dir(&test.folder)
-        .envs(environment.iter().cloned())
-        .env("CARGO_MANIFEST_DIR", &test.folder);
-    if test.rabbit {
-        eprintln!("\nxtask: rabbit test {}", test.name);
-        // xtask has seen to it that nothing is missing, so a test that skips itself is one that fails.
-        command.arg("--nocapture").env("ALPY_REQUIRE", "all");
-    } else {
-        // Skips are printed by tests that pass, which nothing shows otherwise.
-        command.arg("--show-output");
-        if !nix::unistd::geteuid().is_root() {
-            command.args(["--skip", AS_ROOT]);
-        }
-    }
-    let limit = std::env::var_os(PAUSE).map_or(Some(LIMIT), |_| None);
-    let (mut output, mut evidence) = (String::new(), Vec::new());
-    let started = Instant::now();
-    let ended = process::follow(command, Kind::Group, limit, |stream, line| {
-        match stream {
-            _ if !test.rabbit => {}
-            Stream::Out => {
-                print!("{label}{line}");
-                let _ = std::io::stdout().flush();
-            }
-            Stream::Err => eprint!("{label}{line}"),
-        }
-        output.push_str(line);
-        evidence.extend(evidence_in(line).filter(|folder| !evidence.contains(folder)));
-    })?;
-    let mut counts = Counts::of_run(&output, ended.status.success());
-    let verdict = Verdict::of(test, ended, counts);
-    counts.failed = counts.failed.max(u64::from(verdict != Verdict::Passed));
-    let mut cases = match test.rabbit {
-        true => Vec::new(),
-        false => libtest::cases(&output),
+fn list(test: &Test) -> Result<Vec<Listed>> {
+    let command = || {
+        let mut command = process::command(&test.executable);
+        command.current_dir(&test.folder);
+        command
     };
-    // What failed is among the tests, even if none of them says so.
-    let told = cases.iter().any(|case| case.verdict == CaseVerdict::Failed);
-    if test.rabbit || (verdict != Verdict::Passed && !told) {
-        cases.push(Case {
-            name: test.name.clone(),
-            verdict: match verdict {
-                Verdict::Passed => CaseVerdict::Passed,
-                _ => CaseVerdict::Failed,
-            },
-            output: match verdict {
-                Verdict::Passed => String::new(),
-                _ => libtest::end_of(&output),
-            },
-        });
+    let mut listed = libtest::list(command)?;
+    if !nix::unistd::geteuid().is_root() {
+        listed.retain(|listed| !listed.name.contains(AS_ROOT));
     }
-    if !test.rabbit {
-        show(&test.name, verdict, ended, &output);
-    }
-    Ok(Outcome {
-        name: test.name.clone(),
-        rabbit: test.rabbit,
-        verdict,
-        seconds: started.elapsed().as_secs_f64(),
-        counts,
-        evidence,
-        cases,
-    })
+    Ok(listed)
 }
 
-fn show(name: &str, verdict: Verdict, ended: Ended, output: &str) {
-    if verdict == Verdict::Passed {
-        let skipped = output.lines().filter(|line| line.starts_with("SKIPPED: "));
-        skipped.for_each(|line| eprintln!("{line}"));
-    } else {
-        eprintln!("{output}\nxtask: {name} {}: {}", verdict.word(), ended.status);
+/// The tests of an executable while they run.
+struct Plan<'a> {
+    test: &'a Test,
+    /// The names of the tests to run.
+    to_run: Vec<String>,
+    /// Cases without a process.
+    others: Vec<Case>,
+    done: Mutex<Vec<Case>>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(test: &'a Test, listed: Result<Vec<Listed>>) -> Self {
+        let (mut to_run, mut others) = (Vec::new(), Vec::new());
+        let mut failed = |why: String| {
+            others.push(Case {
+                name: test.name.clone(),
+                output: why.clone(),
+                why,
+                ..Case::default()
+            });
+        };
+        match listed {
+            Ok(listed) => {
+                // A crate may well have nothing to test.
+                if test.rabbit && listed.iter().all(|listed| listed.ignored) {
+                    failed("it has no test".to_owned());
+                }
+                for Listed { name, ignored } in listed {
+                    match ignored {
+                        false => to_run.push(name),
+                        true => others.push(Case {
+                            name,
+                            verdict: CaseVerdict::Ignored,
+                            ..Case::default()
+                        }),
+                    }
+                }
+            }
+            Err(error) => failed(format!("{error:#}")),
+        }
+        Self {
+            test,
+            to_run,
+            others,
+            done: Mutex::default(),
+        }
+    }
+
+    /// What one of its tests is called here.
+    fn label(&self, name: &str) -> String {
+        match self.test.rabbit && self.to_run.len() == 1 {
+            true => self.test.name.clone(),
+            false => format!("{}: {name}", self.test.name),
+        }
+    }
+
+    /// Takes the case of a test that ended, and returns what is to be said: of a failure, its log; of a rabbit test, a line; of other tests,
+    /// a line when the last one of the executable ended.
+    fn end(&self, case: Case, log: &str) -> String {
+        let mut text = String::new();
+        if case.verdict.is_failure() {
+            text = failure(&self.label(&case.name), &case, log);
+        } else if self.test.rabbit || case.verdict == CaseVerdict::Skipped {
+            text = line(
+                case.verdict.word(),
+                &self.label(&case.name),
+                case.seconds,
+                &case.why,
+            );
+        }
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.push(case);
+        if !self.test.rabbit && done.len() == self.to_run.len() {
+            let counts = Counts::of_cases(&*done);
+            let seconds = done.iter().map(|case| case.seconds).sum();
+            let word = if counts.failed == 0 { "passed" } else { "failed" };
+            text.push_str(&line(word, &self.test.name, seconds, &counts.to_string()));
+        }
+        text
+    }
+
+    fn outcome(self) -> Outcome {
+        let mut cases = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let place = |case: &Case| self.to_run.iter().position(|name| *name == case.name);
+        cases.sort_by_cached_key(place);
+        cases.extend(self.others);
+        Outcome {
+            test: self.test.clone(),
+            cases,
+        }
     }
 }
 
-/// The folder in a line such as `INFO alpy::testbed  Evidence: /src/target/alpy/rate-limit`.
-pub fn evidence_in(line: &str) -> Option<PathBuf> {
-    let (_, folder) = line.split_once("Evidence: ")?;
-    let folder = PathBuf::from(folder.trim_end().trim_end_matches("\u{1b}[0m"));
-    folder.is_absolute().then_some(folder)
+/// A line about a test, or about the tests of an executable.
+pub fn line(word: &str, name: &str, seconds: f64, more: &str) -> String {
+    let line = format!("{word:<9}  {name:<24}  {seconds:6.1} s  {}", first_line(more));
+    format!("{}\n", line.trim_end())
+}
+
+/// The line about a test that failed, and its whole log.
+pub fn failure(name: &str, case: &Case, log: &str) -> String {
+    format!(
+        "{}---- log of {name}\n{}\n---- end of the log of {name}\n",
+        line(&case.verdict.word().to_uppercase(), name, case.seconds, ""),
+        log.trim_end()
+    )
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 /// The sum of all executables.
 pub fn total(outcomes: &[Outcome]) -> Counts {
     let mut total = Counts::default();
-    outcomes.iter().for_each(|outcome| total += outcome.counts);
+    outcomes.iter().for_each(|outcome| total += outcome.counts());
     total
 }
 
-/// The summary: the rabbit tests, and whatever did not pass.
-pub fn table(outcomes: &[Outcome]) -> String {
-    let worth = |outcome: &&Outcome| outcome.rabbit || outcome.verdict != Verdict::Passed;
-    let rows: Vec<[String; 4]> = outcomes.iter().filter(worth).map(row).collect();
-    table::render(["test", "verdict", "seconds", "evidence"], &rows, &["seconds"])
-}
-
-fn row(outcome: &Outcome) -> [String; 4] {
-    let shown = outcome.evidence.iter().take(SHOWN);
-    let mut evidence: Vec<String> = shown.map(|folder| folder.display().to_string()).collect();
-    if let Some(more @ 1..) = outcome.evidence.len().checked_sub(SHOWN) {
-        evidence.push(format!("and {more} more"));
-    }
-    let Outcome {
-        name,
-        verdict,
-        seconds,
-        ..
-    } = outcome;
-    [
-        name.clone(),
-        verdict.word().to_owned(),
-        format!("{seconds:.1}"),
-        evidence.join(" "),
-    ]
-}
-
-/// Whether every test passed, and there was one.
+/// Whether every test passed or was skipped, and one passed.
 pub fn all_passed(outcomes: &[Outcome]) -> bool {
-    !outcomes.is_empty() && outcomes.iter().all(|outcome| outcome.verdict == Verdict::Passed)
+    let total = total(outcomes);
+    total.failed == 0 && total.passed > 0
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::ExitStatus;
+    use std::path::Path;
 
     use super::*;
+    use crate::progress;
 
-    fn test(program: &str, rabbit: bool) -> Test {
+    /// A test executable: a shell script that lists `tests`, and runs `body` with the name of a test in `$1`.
+    pub(super) fn executable(folder: &Path, name: &str, rabbit: bool, tests: &[&str], body: &str) -> Test {
+        let file = folder.join(name);
+        let list: String = tests.iter().map(|test| format!("{test}: test\\n")).collect();
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *--ignored*) exit;; --list*) printf '{list}'; exit;; esac\n\
+             cd {}\n{body}\n",
+            folder.display()
+        );
+        // Another process writes it: a child that another thread forks meanwhile would keep this one's file open, and no file can be run
+        // that is open for writing.
+        let mut write = process::command("sh");
+        write
+            .args(["-c", "printf %s \"$TEXT\" > \"$0\" && chmod 700 \"$0\""])
+            .arg(&file)
+            .env("TEXT", text);
+        assert!(process::run(write, process::Kind::Group).unwrap().success());
         Test {
-            name: program.to_owned(),
+            name: name.to_owned(),
             rabbit,
-            executable: program.into(),
-            folder: "/".into(),
+            chosen_by: format!("--package some --test {name}"),
+            executable: file,
+            folder: folder.to_owned(),
             programs: Vec::new(),
         }
     }
 
+    pub(super) fn run_all(tests: &[Test], jobs: usize) -> Vec<Outcome> {
+        let jobs = NonZeroUsize::new(jobs).unwrap();
+        let (progress, _) = progress::tests::quiet(false, false);
+        run(tests, &Vec::new(), jobs, &progress).unwrap()
+    }
+
     #[test]
-    fn an_executable_that_fails_without_a_word_is_one_failure() {
-        let outcomes = run(
-            &[test("true", false), test("false", false)],
-            &Vec::new(),
-            NonZeroUsize::MIN,
-        )
-        .unwrap();
-        assert_eq!(total(&outcomes), Counts { passed: 0, failed: 1 });
-        assert_eq!(outcomes[1].verdict, Verdict::Failed);
-        let [case] = &outcomes[1].cases[..] else {
+    fn an_executable_that_lists_nothing_and_fails_is_one_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut broken = executable(folder.path(), "broken", false, &[], "exit 1");
+        broken.executable = "false".into();
+        let empty = executable(folder.path(), "empty", false, &[], "exit 1");
+        let outcomes = run_all(&[broken, empty.clone()], 1);
+        assert_eq!(total(&outcomes), Counts::one_failure());
+        let [case] = &outcomes[0].cases[..] else {
             panic!("{outcomes:?}")
         };
-        assert_eq!((case.name.as_str(), case.verdict), ("false", CaseVerdict::Failed));
+        assert_eq!(
+            (case.name.as_str(), case.verdict),
+            ("broken", CaseVerdict::Failed)
+        );
         assert!(!all_passed(&outcomes));
+        assert!(
+            !all_passed(&run_all(&[empty.clone()], 1)),
+            "no test is no success"
+        );
+        // A crate may have no tests, a rabbit test may not.
+        let rabbit = Test {
+            rabbit: true,
+            ..empty
+        };
+        assert_eq!(run_all(&[rabbit], 1)[0].cases[0].why, "it has no test");
     }
 
     #[test]
-    fn rabbit_tests_run_at_once_and_their_outcomes_are_in_order() {
+    fn tests_run_at_once_and_their_outcomes_are_in_order() {
         let folder = tempfile::tempdir().unwrap();
         // Each waits for the other.
-        let script = |name: &str, other: &str| {
-            let file = folder.path().join(name);
-            let wait =
-                format!("i=0; until [ -e came-{other} ] || [ $i = 100 ]; do i=$((i+1)); sleep 0.1; done");
-            let text = format!(
-                "#!/bin/sh\ncd {}\n>came-{name}\n{wait}\n[ -e came-{other} ]\n",
-                folder.path().display()
-            );
-            std::fs::write(&file, text).unwrap();
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
-            test(file.to_str().unwrap(), true)
+        let wait = |other: &str| {
+            format!(
+                "> came-$1; i=0; until [ -e came-{other} ] || [ $i = 600 ]; do i=$((i+1)); sleep 0.1; done; [ -e came-{other} ]"
+            )
         };
-        let tests = [script("one", "two"), script("two", "one"), test("true", false)];
-        let outcomes = run(&tests, &Vec::new(), NonZeroUsize::new(2).unwrap()).unwrap();
-        assert!(
-            outcomes
-                .iter()
-                .zip(&tests)
-                .all(|(outcome, test)| outcome.name == test.name)
+        let rabbits = [
+            executable(folder.path(), "one", true, &["one"], &wait("two")),
+            executable(folder.path(), "two", true, &["two"], &wait("one")),
+        ];
+        let outcomes = run_all(&rabbits, 2);
+        assert!(all_passed(&outcomes), "{outcomes:?}");
+        let names: Vec<_> = outcomes.iter().map(|outcome| &outcome.test.name).collect();
+        assert_eq!(names, ["one", "two"]);
+        // Two of one executable, too.
+        let both = "case $1 in a) other=b;; b) other=a;; esac; > here-$1
+            i=0; until [ -e here-$other ] || [ $i = 600 ]; do i=$((i+1)); sleep 0.1; done; [ -e here-$other ]";
+        let outcomes = run_all(&[executable(folder.path(), "both", false, &["b", "a"], both)], 1);
+        assert!(all_passed(&outcomes), "{outcomes:?}");
+        let names: Vec<_> = outcomes[0].cases.iter().map(|case| &case.name).collect();
+        assert_eq!(names, ["b", "a"], "as listed");
+    }
+
+    #[test]
+    fn a_failure_is_said_with_its_log_and_a_success_in_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let test = executable(folder.path(), "nat", true, &["forwards"], "");
+        let plan = Plan::new(&test, list(&test));
+        let case = |verdict| Case {
+            name: "forwards".to_owned(),
+            verdict,
+            seconds: 3.25,
+            ..Case::default()
+        };
+        let passed = plan.end(case(CaseVerdict::Passed), "a long log\n");
+        assert_eq!(passed, "passed     nat                          3.2 s\n");
+        let failed = plan.end(case(CaseVerdict::TimedOut), "one\ntwo\n\n");
+        assert_eq!(
+            failed,
+            "TIMED OUT  nat                          3.2 s\n---- log of nat\none\ntwo\n---- end of the log of nat\n"
         );
-        // They ran no test, but ended well.
-        assert_eq!(outcomes[0].verdict, Verdict::NoTest);
-        assert_eq!(outcomes[1].verdict, Verdict::NoTest);
-    }
-
-    #[test]
-    fn finds_the_evidence_in_a_log_line() {
-        let line = "INFO  alpy::testbed        Evidence: /t/alpy/rate-limit.2\n";
-        assert_eq!(evidence_in(line).unwrap(), PathBuf::from("/t/alpy/rate-limit.2"));
-        assert_eq!(evidence_in("INFO  main  Evidence: none yet\n"), None);
-        assert_eq!(evidence_in("INFO  alpy::node  Create nodes...\n"), None);
-    }
-
-    #[test]
-    fn only_a_test_that_ran_and_succeeded_has_passed() {
-        let ended = |code: i32, timed_out| Ended {
-            status: ExitStatus::from_raw(code << 8),
-            timed_out,
-        };
-        let counts = |passed, failed| Counts { passed, failed };
-        let of = |ended, counts| Verdict::of(&test("true", true), ended, counts);
-        assert_eq!(of(ended(0, false), counts(1, 0)), Verdict::Passed);
-        assert_eq!(of(ended(0, false), counts(0, 0)), Verdict::NoTest);
-        assert_eq!(of(ended(101, false), counts(1, 0)), Verdict::Failed);
-        assert_eq!(of(ended(0, false), counts(1, 1)), Verdict::Failed);
-        assert_eq!(of(ended(0, true), counts(1, 0)), Verdict::TimedOut);
-        let crate_without_tests = Verdict::of(&test("true", false), ended(0, false), counts(0, 0));
-        assert_eq!(crate_without_tests, Verdict::Passed);
-        assert!(!all_passed(&[]), "no test is no success");
+        assert_eq!(test.again("forwards"), "cargo xtask rabbit-tests nat");
+        let test = executable(folder.path(), "of_a_crate", false, &["a", "b"], "");
+        let plan = Plan::new(&test, list(&test));
+        assert_eq!(
+            plan.end(case(CaseVerdict::Passed), ""),
+            "",
+            "there is another one"
+        );
+        assert_eq!(
+            plan.end(case(CaseVerdict::Passed), ""),
+            "passed     of_a_crate                   6.5 s  2 passed, 0 failed, 0 skipped\n"
+        );
+        assert_eq!(
+            test.again("a"),
+            "cargo xtask with-engine -- cargo test --package some --test of_a_crate -- --exact a"
+        );
     }
 }

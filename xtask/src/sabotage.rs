@@ -2,13 +2,16 @@
 //! Whether the verdict of each rabbit test can be red: the rabbit is broken in the test, and the test has to say so.
 
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::libtest::{Case, CaseVerdict, end_of};
-use crate::process::{self, Kind};
+use crate::process::{self, Kind, Stream};
+use crate::progress::Progress;
 use crate::runner::{self, Environment, Test};
 use crate::suite;
+use crate::summary::Failure;
 
 /// What the script of a sabotage says in a line about the test's answer to it.
 const EXPECTED: &str = "# expected: ";
@@ -16,26 +19,50 @@ const EXPECTED: &str = "# expected: ";
 /// How libtest ends when a test has failed.
 const FAILED: i32 = 101;
 
-/// Sabotages the tests, so many at once, and says which of them have not noticed.
-pub fn run(tests: &[Test], environment: &Environment, jobs: usize) -> Result<Vec<Case>> {
-    runner::at_once(tests, jobs, |test| {
-        let noticed = run_one(test, environment);
+/// Sabotages the tests, so many at once, and says which of them did not notice.
+pub fn run(tests: &[Test], environment: &Environment, jobs: usize, progress: &Progress) -> Result<Vec<Case>> {
+    let run = |test: &Test| {
+        let label = format!("{}, sabotaged", test.name);
+        let ticket = progress.begin(&label);
+        let started = Instant::now();
+        let noticed = run_one(test, environment, |stream, line| {
+            progress.line(ticket, stream, line)
+        });
         process::check_interrupted()?;
-        let (verdict, output) = match noticed {
+        let (verdict, said) = match noticed {
             Ok(words) => (CaseVerdict::Passed, format!("it says: {words}")),
             Err(error) => (CaseVerdict::Failed, format!("{error:#}")),
         };
-        eprintln!("xtask: sabotaged {}: {output}", test.name);
-        Ok(Case {
+        let case = Case {
             name: test.name.clone(),
             verdict,
-            output: end_of(&output),
-        })
-    })
+            why: said.lines().next().unwrap_or_default().to_owned(),
+            seconds: started.elapsed().as_secs_f64(),
+            output: end_of(&said),
+            evidence: Vec::new(),
+        };
+        let text = match verdict {
+            CaseVerdict::Passed => runner::line("noticed", &label, case.seconds, &said),
+            _ => runner::failure(&label, &case, &said),
+        };
+        progress.end(ticket, verdict.is_failure(), &text);
+        Ok(case)
+    };
+    progress.during(tests.len(), || runner::at_once(tests, jobs, run))
 }
 
-/// The words in which the test has noticed.
-fn run_one(test: &Test, environment: &Environment) -> Result<String> {
+/// The tests that did not notice.
+pub fn failures(cases: &[Case]) -> Vec<Failure> {
+    let failed = cases.iter().filter(|case| case.verdict.is_failure());
+    let failure = |case: &Case| {
+        let again = format!("cargo xtask rabbit-tests --sabotage {}", case.name);
+        Failure::of(case, format!("{}, sabotaged", case.name), again)
+    };
+    failed.map(failure).collect()
+}
+
+/// The words in which the test noticed it.
+fn run_one(test: &Test, environment: &Environment, mut line: impl FnMut(Stream, &str)) -> Result<String> {
     let path = test.folder.join("tests").join(&test.name).join("sabotage");
     let script = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let expected =
@@ -55,10 +82,13 @@ fn run_one(test: &Test, environment: &Environment) -> Result<String> {
         // Not in place of that of the test itself.
         command.env("ALPY_EVIDENCE", std::path::Path::new(evidence).join("sabotaged"));
     }
-    let output = process::output(command, Kind::Group)?;
-    let text = output.stdout + &output.stderr;
-    if output.status.code() != Some(FAILED) {
-        bail!("the test has not noticed: {}\n{text}", output.status);
+    let mut text = String::new();
+    let ended = process::follow(command, Kind::Group, None, |stream, words| {
+        line(stream, words);
+        text.push_str(words);
+    })?;
+    if ended.status.code() != Some(FAILED) {
+        bail!("the test did not notice: {}\n{text}", ended.status);
     }
     if !text.contains(expected) {
         bail!("the test fails, but does not say {expected:?}\n{text}");
@@ -81,6 +111,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::progress;
 
     /// The verdict on a test whose executable is this script.
     fn verdict(executable: &str, sabotage: &str) -> CaseVerdict {
@@ -93,11 +124,13 @@ mod tests {
         let test = Test {
             name: "some".to_owned(),
             rabbit: true,
+            chosen_by: String::new(),
             executable: program,
             folder: folder.path().to_owned(),
             programs: Vec::new(),
         };
-        run(&[test], &Vec::new(), 1).unwrap()[0].verdict
+        let (progress, _) = progress::tests::quiet(false, false);
+        run(&[test], &Vec::new(), 1, &progress).unwrap()[0].verdict
     }
 
     #[test]

@@ -6,19 +6,15 @@ mod junit;
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::libtest::{Case, CaseVerdict};
-use crate::runner::{self, Outcome};
+use crate::runner::Outcome;
 
-/// The record of a run in its evidence, as alpy writes it.
-const RECORD: &str = "run.json";
+/// The page of a run in its evidence, as alpy writes it.
 const REPORT: &str = "report.html";
-
-/// A record that is longer is not looked into.
-const LONGEST: u64 = 64 << 20;
 
 /// Tests by whom or what they were run.
 pub type Suite<'a> = (String, &'a [Outcome]);
@@ -51,108 +47,27 @@ pub fn report_says(folder: &Path, words: &str) -> bool {
     cause.is_some_and(|(cause, _)| cause.contains(&Text(words).to_string()))
 }
 
-/// A test, and what is known about it.
+/// A test, and its executable.
 struct Entry<'a> {
-    /// The crate and the target.
     outcome: &'a Outcome,
     case: &'a Case,
-    /// Where its evidence is.
-    evidence: Vec<PathBuf>,
-    /// Why it failed or was skipped.
-    why: String,
 }
 
 /// All tests of a suite.
-fn entries<'a>(outcomes: &'a [Outcome]) -> impl Iterator<Item = Entry<'a>> {
+fn entries(outcomes: &[Outcome]) -> impl Iterator<Item = Entry<'_>> {
     outcomes
         .iter()
-        .flat_map(|outcome| outcome.cases.iter().map(move |case| Entry::of(outcome, case)))
+        .flat_map(|outcome| outcome.cases.iter().map(move |case| Entry { outcome, case }))
 }
 
-impl<'a> Entry<'a> {
-    fn of(outcome: &'a Outcome, case: &'a Case) -> Self {
-        // What another user left may have been copied since the test said where it is.
-        let alone = outcome.cases.len() == 1;
-        let mut evidence: Vec<_> = match alone {
-            true => outcome.evidence.clone(),
-            false => {
-                let said = case.output.lines().filter_map(runner::evidence_in);
-                let kept = |folder: PathBuf| {
-                    let name = folder.file_name()?;
-                    let kept = outcome
-                        .evidence
-                        .iter()
-                        .find(|kept| kept.file_name() == Some(name));
-                    kept.cloned()
-                };
-                said.filter_map(kept).collect()
-            }
-        };
-        evidence.dedup();
-        let why = match case.verdict {
-            CaseVerdict::Passed => String::new(),
-            CaseVerdict::Failed => {
-                let mut causes = evidence.iter().filter_map(|folder| cause(folder));
-                let cause = causes.next_back();
-                cause.unwrap_or_else(|| reason(&case.output))
-            }
-            CaseVerdict::Skipped => {
-                let said = case
-                    .output
-                    .lines()
-                    .find_map(|line| line.strip_prefix("SKIPPED: "));
-                said.unwrap_or("ignored").to_owned()
-            }
-        };
-        Self {
-            outcome,
-            case,
-            evidence,
-            why,
-        }
-    }
-
-    fn word(&self) -> &'static str {
+impl Entry<'_> {
+    /// Why it failed or did not run.
+    fn why(&self) -> &str {
         match self.case.verdict {
-            CaseVerdict::Passed => "passed",
-            CaseVerdict::Skipped => "skipped",
-            // It may have been ended.
-            CaseVerdict::Failed if self.outcome.rabbit => self.outcome.verdict.word(),
-            CaseVerdict::Failed => "failed",
+            CaseVerdict::Ignored => "ignored",
+            _ => &self.case.why,
         }
     }
-
-    /// How long it took, which of those that run together in one executable nobody has measured.
-    fn seconds(&self) -> Option<f64> {
-        (self.outcome.cases.len() == 1).then_some(self.outcome.seconds)
-    }
-}
-
-/// Why a run failed, as its own record says.
-fn cause(folder: &Path) -> Option<String> {
-    let path = folder.join(RECORD);
-    if fs::symlink_metadata(&path).ok()?.len() > LONGEST {
-        return None;
-    }
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let failure = &record["failure"];
-    let cause = failure["cause"].as_str()?;
-    Some(match failure["step"].as_str() {
-        Some(step) => format!("{cause} ({step})"),
-        None => cause.to_owned(),
-    })
-}
-
-/// What an output says that may be the reason of a failure: what a panic says, else the last line.
-fn reason(output: &str) -> String {
-    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
-    let error = output.lines().find_map(|line| line.strip_prefix("Error: "));
-    let mut all = output.lines();
-    let panic = all
-        .find(|line| line.starts_with("thread '") && line.contains("panicked at"))
-        .and_then(|_| all.next());
-    let found = error.or(panic).map(str::to_owned);
-    found.unwrap_or_else(|| lines.next_back().unwrap_or("it said nothing").to_owned())
 }
 
 /// Text in XML and in HTML, in elements and in attributes. What XML cannot have at all is shown as an escape.
@@ -182,71 +97,56 @@ impl fmt::Display for Text<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
-    use crate::libtest::Counts;
-    use crate::runner::Verdict;
+    use crate::runner::Test;
 
     /// A rabbit test with its evidence, and an executable of a crate.
     pub(super) fn outcomes(folder: &Path) -> Vec<Outcome> {
         let evidence = folder.join("nat");
         fs::create_dir_all(&evidence).unwrap();
-        let record = r#"{"failure": {"cause": "saw <b> \u0007\nand more", "step": "Send requests"}}"#;
-        fs::write(evidence.join(RECORD), record).unwrap();
         fs::write(evidence.join(REPORT), "").unwrap();
-        let case = |name: &str, verdict, output: &str| Case {
+        let case = |name: &str, verdict, why: &str, output: &str| Case {
             name: name.to_owned(),
             verdict,
-            output: output.to_owned(),
-        };
-        let outcome = |name: &str, rabbit, verdict, evidence, cases| Outcome {
-            name: name.to_owned(),
-            rabbit,
-            verdict,
+            why: why.to_owned(),
             seconds: 1.5,
-            counts: Counts::default(),
-            evidence,
+            output: output.to_owned(),
+            evidence: Vec::new(),
+        };
+        let outcome = |name: &str, rabbit, cases| Outcome {
+            test: Test {
+                name: name.to_owned(),
+                rabbit,
+                chosen_by: String::new(),
+                executable: PathBuf::new(),
+                folder: PathBuf::new(),
+                programs: Vec::new(),
+            },
             cases,
         };
-        let panic = "thread 'bad' panicked at src/lib.rs:1:\nleft is \"right\"\nnote: run with\n";
+        let cause = "saw <b> \u{7}\nand more (Send requests)";
+        let mut nat = case("forwards", CaseVerdict::TimedOut, cause, "]]> \x1b[31m");
+        nat.evidence.push(evidence);
         vec![
-            outcome(
-                "nat",
-                true,
-                Verdict::Failed,
-                vec![evidence],
-                vec![case("nat", CaseVerdict::Failed, "]]> \x1b[31m")],
-            ),
+            outcome("nat", true, vec![nat]),
             outcome(
                 "alpy",
                 false,
-                Verdict::Failed,
-                Vec::new(),
                 vec![
-                    case("good", CaseVerdict::Passed, ""),
-                    case("module::bad", CaseVerdict::Failed, panic),
-                    case("absent", CaseVerdict::Skipped, "SKIPPED: this test needs qemu"),
+                    case("good", CaseVerdict::Passed, "", ""),
+                    case(
+                        "module::bad",
+                        CaseVerdict::Failed,
+                        "left is \"right\"",
+                        "it panicked\n",
+                    ),
+                    case("absent", CaseVerdict::Skipped, "this test needs qemu", ""),
+                    case("child", CaseVerdict::Ignored, "", ""),
                 ],
             ),
         ]
-    }
-
-    #[test]
-    fn says_why_as_the_run_itself_does_and_else_as_the_panic() {
-        let folder = tempfile::tempdir().unwrap();
-        let outcomes = outcomes(folder.path());
-        let whys: Vec<_> = entries(&outcomes).map(|entry| entry.why).collect();
-        assert_eq!(
-            whys,
-            [
-                "saw <b> \u{7}\nand more (Send requests)",
-                "",
-                "left is \"right\"",
-                "this test needs qemu"
-            ]
-        );
-        assert_eq!(reason("Error: no\nfailures:\n"), "no");
-        assert_eq!(reason("one\nlast\n\n"), "last");
-        assert_eq!(reason(""), "it said nothing");
     }
 
     #[test]

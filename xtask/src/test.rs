@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `cargo xtask test`.
 
-use std::fmt::Write;
+use std::fs;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::args::Args;
 use crate::engine::{self, Engine};
 use crate::images::{self, Base};
-use crate::libtest::{self, Case, CaseVerdict, Counts};
+use crate::libtest::Counts;
 use crate::process::{self, Kind};
+use crate::progress::Progress;
 use crate::runner::{self, Outcome, Test};
+use crate::summary::{self, Failure};
 use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
 use crate::{build, crates, needs, partitions, rabbit_tests, sabotage, suite, table};
@@ -24,9 +26,12 @@ As root, it then runs all tests twice more, as users who are made for this and r
 rootless engine of his own, and one in the group that may use the socket of an engine that root runs. Documentation tests
 are the exception, since they need the compiler. There a test that cannot run fails.
 
-Usage: cargo xtask test
+Usage: cargo xtask test [--verbose]
 
-All runs and their reports are in target/alpy/index.html then, and junit.xml beside it.
+  --verbose  Print all that the tests print, while they print it. Default: a line for each rabbit test and for the tests of each other
+             executable, and the whole log of those that fail
+
+At the end it repeats why tests failed, with the command that runs each again, and how many passed, failed and were skipped. All runs and their reports are in target/alpy/index.html then, and junit.xml beside it.
 
 With ALPY_REQUIRE=all in the environment, as in CI, a test that cannot run here fails instead of saying so.
 
@@ -35,10 +40,13 @@ Exit status: 0 if everything held, 2 if something must be done first, 130 after 
 /// Runs all stages, the later ones even if one fails.
 pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     let mut args = Args::new(arguments, HELP);
-    match args.next()?.as_deref() {
-        None => {}
-        Some("-h" | "--help") => return Ok(args.help()),
-        Some(other) => return Err(args.unknown(other)),
+    let mut verbose = false;
+    while let Some(argument) = args.next()? {
+        match argument.as_str() {
+            "--verbose" => verbose = true,
+            "-h" | "--help" => return Ok(args.help()),
+            other => return Err(args.unknown(other)),
+        }
     }
     let root = nix::unistd::geteuid().is_root();
     let workspace = Workspace::read()?;
@@ -50,11 +58,11 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     }
     let engine = rabbit_tests::ensure(needed, &workspace.target)?;
     let mut stages = Stages::default();
-    let tests = run(&workspace, &engine, &mut stages)?;
+    let tests = run(&workspace, &engine, &mut stages, &Progress::new(verbose))?;
     engine.release()?;
     if root && !tests.is_empty() {
         for rights in [Rights::None, Rights::EngineGroup] {
-            stages.outcomes(rights.words(), || users::run(rights, &tests, &workspace))?;
+            stages.outcomes(rights.words(), || users::run(rights, &tests, &workspace, verbose))?;
         }
     }
 
@@ -64,13 +72,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         .collect();
     suite::write(&workspace.target, &suites)?;
     let total = stages.total();
-    print!(
-        "\n{}{}\n{} passed, {} failed\n",
-        stages.failures(),
-        stages.table(),
-        total.passed,
-        total.failed
-    );
+    print!("\n{}\n{}{total}\n", stages.table(), stages.failures());
     Ok(if total.failed == 0 && total.passed > 0 {
         ExitCode::SUCCESS
     } else {
@@ -79,7 +81,12 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
 }
 
 /// All that this user can do himself. Returns the tests that can be run.
-fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Vec<Test>> {
+fn run(
+    workspace: &Workspace,
+    engine: &Engine,
+    stages: &mut Stages,
+    progress: &Progress,
+) -> Result<Vec<Test>> {
     stages.check("formatting", || quiet(with(&["fmt", "--all", "--check"])))?;
     let clippy = [
         "clippy",
@@ -110,10 +117,7 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
         tests.retain(|test| !test.rabbit);
     }
     if !tests.iter().any(|test| test.rabbit) {
-        let ran = Ran {
-            counts: Counts { passed: 0, failed: 1 },
-            failed: Vec::new(),
-        };
+        let ran = Ran::failed("rabbit tests", "an earlier stage failed");
         stages.add("rabbit tests", Duration::ZERO, "not run", ran);
     }
     let environment = rabbit_tests::environment(&workspace.target, engine);
@@ -133,10 +137,16 @@ fn run(workspace: &Workspace, engine: &Engine, stages: &mut Stages) -> Result<Ve
     } else {
         eprintln!("SKIPPED: partitions: cargo-nextest is missing");
     }
-    stages.outcomes(&who()?, || runner::run(&tests, &environment, runner::jobs()))?;
+    stages.outcomes(&who()?, || {
+        runner::run(&tests, &environment, runner::jobs(), progress)
+    })?;
     let rabbit: Vec<Test> = tests.iter().filter(|test| test.rabbit).cloned().collect();
     stages.tests("sabotaged rabbit tests", || {
-        sabotage::run(&rabbit, &environment, runner::jobs().get()).map(Ran::of)
+        let cases = sabotage::run(&rabbit, &environment, runner::jobs().get(), progress)?;
+        Ok(Ran {
+            counts: Counts::of_cases(&cases),
+            failed: sabotage::failures(&cases),
+        })
     })?;
     Ok(tests)
 }
@@ -148,27 +158,23 @@ fn who() -> Result<String> {
     Ok(user.map_or_else(|| uid.to_string(), |user| user.name))
 }
 
-/// Shows the output if a test fails, else only what was skipped.
-fn run_doctests(command: Command) -> Result<Ran> {
-    let output = process::output(command, Kind::Group)?;
-    let text = output.stdout + &output.stderr;
-    let counts = Counts::of_run(&text, output.status.success());
-    if counts.failed > 0 {
-        eprintln!("{text}\nxtask: documentation tests: {}", output.status);
-    } else {
-        let skipped = text.lines().filter(|line| line.starts_with("SKIPPED: "));
-        skipped.for_each(|line| eprintln!("{line}"));
-    }
-    let mut failed = failed(libtest::cases(&text));
-    if counts.failed > 0 && failed.is_empty() {
-        // One that cannot be compiled may end all, before there is a test.
-        failed.push(Case {
-            name: output.status.to_string(),
-            verdict: CaseVerdict::Failed,
-            output: libtest::end_of(&text),
-        });
-    }
-    Ok(Ran { counts, failed })
+/// Shows the output if a test fails, else only what was skipped. All of them together are one test: the compiler runs them, and says in its
+/// exit status alone how they went.
+fn run_doctests(mut command: Command) -> Result<Ran> {
+    let notes = tempfile::NamedTempFile::new().context("create a temporary file")?;
+    command.env(alpy_need::SKIPS, notes.path());
+    quiet(command)?;
+    let notes = fs::read_to_string(notes.path())?;
+    let skipped = notes.lines().filter_map(|note| note.split_once(' '));
+    let skipped = skipped.inspect(|(_, reason)| eprintln!("SKIPPED: {reason}"));
+    Ok(Ran {
+        counts: Counts {
+            passed: 1,
+            failed: 0,
+            skipped: skipped.count() as u64,
+        },
+        failed: Vec::new(),
+    })
 }
 
 fn with(arguments: &[&str]) -> Command {
@@ -201,26 +207,26 @@ struct Stage {
     ran: Ran,
 }
 
-/// What comes of a stage.
+/// The result of a stage.
 #[derive(Default)]
 struct Ran {
     counts: Counts,
-    /// Each with the end of what it printed.
-    failed: Vec<Case>,
+    failed: Vec<Failure>,
 }
 
 impl Ran {
-    fn of(cases: Vec<Case>) -> Self {
+    /// A stage that failed itself.
+    fn failed(name: &str, why: &str) -> Self {
         Self {
-            counts: Counts::of_cases(&cases),
-            failed: failed(cases),
+            counts: Counts::one_failure(),
+            failed: vec![Failure {
+                name: name.to_owned(),
+                why: why.to_owned(),
+                again: "cargo xtask test".to_owned(),
+                evidence: None,
+            }],
         }
     }
-}
-
-fn failed(cases: impl IntoIterator<Item = Case>) -> Vec<Case> {
-    let cases = cases.into_iter();
-    cases.filter(|case| case.verdict == CaseVerdict::Failed).collect()
 }
 
 impl Stages {
@@ -235,17 +241,13 @@ impl Stages {
         let name = format!("tests as {who}");
         let good = self.tests(&name, || {
             ran = stage()?;
-            eprint!("\n{}\n", runner::table(&ran));
-            let cases = ran.iter().flat_map(|outcome| {
-                let name = |case: &Case| format!("{}: {}", outcome.name, case.name);
-                outcome.cases.iter().map(move |case| Case {
-                    name: name(case),
-                    ..case.clone()
-                })
-            });
+            let mut failed = Failure::all_of(&ran);
+            for failure in &mut failed {
+                failure.name = format!("{name}: {}", failure.name);
+            }
             Ok(Ran {
                 counts: runner::total(&ran),
-                failed: failed(cases),
+                failed,
             })
         });
         self.suites.push((name, ran));
@@ -260,11 +262,7 @@ impl Stages {
             Err(error) => {
                 process::check_interrupted()?;
                 eprintln!("xtask: {name}: {error:#}");
-                Ran::of(vec![Case {
-                    name: "the stage itself".to_owned(),
-                    verdict: CaseVerdict::Failed,
-                    output: libtest::end_of(&format!("{error:#}")),
-                }])
+                Ran::failed(name, &first_error(&format!("{error:#}")))
             }
         };
         let good = ran.counts.failed == 0;
@@ -288,15 +286,10 @@ impl Stages {
         total
     }
 
-    /// What failed, once more and together: whoever looks at a log looks at its end.
+    /// What failed, once more and together: a person looks at the end of a log first.
     fn failures(&self) -> String {
-        let mut text = String::new();
-        for Stage { name, ran, .. } in &self.all {
-            for case in &ran.failed {
-                let _ = writeln!(text, "---- {name}: {}\n{}\n", case.name, case.output.trim_end());
-            }
-        }
-        text
+        let all = self.all.iter().flat_map(|stage| stage.ran.failed.iter().cloned());
+        summary::failures(&all.collect::<Vec<_>>())
     }
 
     fn table(&self) -> String {
@@ -314,12 +307,21 @@ impl Stages {
                 seconds,
                 number(counts.passed),
                 number(counts.failed),
+                number(counts.skipped),
             ]
         };
-        let rows: Vec<[String; 5]> = self.all.iter().map(row).collect();
-        let right = ["seconds", "passed", "failed"];
-        table::render(["stage", "verdict", right[0], right[1], right[2]], &rows, &right)
+        let rows: Vec<[String; 6]> = self.all.iter().map(row).collect();
+        let right = ["seconds", "passed", "failed", "skipped"];
+        let head = ["stage", "verdict", right[0], right[1], right[2], right[3]];
+        table::render(head, &rows, &right)
     }
+}
+
+/// The first line of a tool's output that says what is wrong, else the first line.
+fn first_error(output: &str) -> String {
+    let mut lines = output.lines();
+    let error = output.lines().find(|line| line.starts_with("error"));
+    error.or(lines.next()).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -330,44 +332,52 @@ mod tests {
     fn a_stage_without_tests_that_fails_is_a_failure_in_the_sum() {
         let mut stages = Stages::default();
         let ran = Ran {
-            counts: Counts { passed: 3, failed: 0 },
+            counts: Counts {
+                passed: 3,
+                failed: 0,
+                skipped: 2,
+            },
             failed: Vec::new(),
         };
         assert!(stages.tests("tests", || Ok(ran)).unwrap());
         assert!(stages.check("lint", || Ok(())).unwrap());
         assert!(!stages.check("format", || bail!("bad")).unwrap());
-        assert_eq!(stages.total(), Counts { passed: 3, failed: 1 });
+        assert_eq!(stages.total().to_string(), "3 passed, 1 failed, 2 skipped");
         assert!(stages.table().contains("format  failed"), "{}", stages.table());
-        assert_eq!(stages.failures(), "---- format: the stage itself\nbad\n\n");
+        assert_eq!(stages.failures(), "format: bad\n  again: cargo xtask test\n\n");
     }
 
-    #[test]
-    fn documentation_tests_that_end_badly_are_a_failure() {
-        let mut command = process::command("echo");
-        command.arg("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
-        let good = run_doctests(command).unwrap();
-        assert_eq!(good.counts, Counts { passed: 2, failed: 0 });
-        assert!(good.failed.is_empty());
+    fn doctests(script: &str) -> (Stages, bool) {
         let mut command = process::command("sh");
-        command.args(["-c", "echo error: cannot compile; exit 1"]);
-        let bad = run_doctests(command).unwrap();
-        assert_eq!(bad.counts, Counts { passed: 0, failed: 1 });
-        assert_eq!(bad.failed[0].output, "error: cannot compile\n");
-    }
-
-    #[test]
-    fn what_failed_is_told_with_what_it_printed() {
-        let output = "test good ... ok\ntest src/lib.rs - f (line 3) ... FAILED\n\n\
-            ---- src/lib.rs - f (line 3) stdout ----\nleft is not right\n\nfailures:\n";
-        let mut command = process::command("sh");
-        command.args(["-c", "printf %s \"$0\"; exit 101", output]);
+        command.args(["-c", script]);
         let mut stages = Stages::default();
-        assert!(
-            !stages
-                .tests("documentation tests", || run_doctests(command))
-                .unwrap()
+        let good = stages
+            .tests("documentation tests", || run_doctests(command))
+            .unwrap();
+        (stages, good)
+    }
+
+    #[test]
+    fn documentation_tests_go_as_their_exit_status_says() {
+        let looks_failed =
+            "echo 'test src/lib.rs - f (line 3) ... FAILED'; echo '---- src/lib.rs - f (line 3) stdout ----'
+            echo 'left is not right'; echo 'test result: FAILED. 0 passed; 1 failed'; echo 'SKIPPED: godot'";
+        let (stages, good) = doctests(looks_failed);
+        assert!(good && stages.failures().is_empty(), "{}", stages.failures());
+        assert_eq!(stages.total().to_string(), "1 passed, 0 failed, 0 skipped");
+        let (stages, good) =
+            doctests("echo 'test result: ok. 2 passed; 0 failed'; echo 'error: cannot compile' >&2; exit 1");
+        assert!(!good);
+        assert_eq!(
+            stages.failures(),
+            "documentation tests: error: cannot compile\n  again: cargo xtask test\n\n"
         );
-        let told = "---- documentation tests: src/lib.rs - f (line 3)\nleft is not right\n\n";
-        assert_eq!(stages.failures(), told);
+    }
+
+    #[test]
+    fn documentation_tests_that_are_skipped_are_counted() {
+        let (stages, good) = doctests("echo \"$$ this test needs ip\" >> $ALPY_SKIPS");
+        assert!(good);
+        assert_eq!(stages.total().skipped, 1);
     }
 }

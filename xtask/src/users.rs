@@ -23,12 +23,16 @@ use bundle::Bundle;
 
 use crate::engine::{self, Engine};
 use crate::process::{self, Kind};
-use crate::runner::{self, Outcome, Test, Verdict};
+use crate::progress::Progress;
+use crate::runner::{self, Outcome, Test};
 use crate::workspace::Workspace;
 use crate::{needs, rabbit_tests, tun};
 
 /// The hidden task of xtask that such a user runs.
 pub const BUNDLE_TESTS: &str = "bundle-tests";
+
+/// Its argument that has all be printed.
+const VERBOSE: &str = "--verbose";
 
 /// Variables of xtask's own environment that mean the same to another user.
 const KEPT: [&str; 5] = ["ALPY_ACCEL", "LANG", "RUST_BACKTRACE", "RUST_LOG", "TERM"];
@@ -60,7 +64,7 @@ impl Rights {
 }
 
 /// Runs the tests as a new user, and copies the evidence of failures to `alpy-users` of the target folder.
-pub fn run(rights: Rights, tests: &[Test], workspace: &Workspace) -> Result<Vec<Outcome>> {
+pub fn run(rights: Rights, tests: &[Test], workspace: &Workspace, verbose: bool) -> Result<Vec<Outcome>> {
     // The tests of alpy-netns open the device themselves, whatever the engine.
     tun::ensure(true)?;
     account::remove_leftovers()?;
@@ -73,19 +77,26 @@ pub fn run(rights: Rights, tests: &[Test], workspace: &Workspace) -> Result<Vec<
         account.name()
     );
     let evidence = workspace.target.join("alpy-users").join(rights.folder());
-    let result = run_as(&account, tests, workspace, &evidence);
+    let result = run_as(&account, tests, workspace, &evidence, verbose);
     let removed = account.remove();
     let outcomes = result?;
     removed.map(|()| outcomes)
 }
 
-fn run_as(account: &Account, tests: &[Test], workspace: &Workspace, evidence: &Path) -> Result<Vec<Outcome>> {
+fn run_as(
+    account: &Account,
+    tests: &[Test],
+    workspace: &Workspace,
+    evidence: &Path,
+    verbose: bool,
+) -> Result<Vec<Outcome>> {
     let bundle = Bundle::pack(&account.home().join("bundle"), tests, workspace).context("pack the bundle")?;
     account.own(&bundle.writable())?;
     let mut command = process::command(bundle.xtask());
     command
         .arg(BUNDLE_TESTS)
         .arg(bundle.folder())
+        .args(verbose.then_some(VERBOSE))
         .current_dir(bundle.folder());
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command.envs(
@@ -120,8 +131,10 @@ fn run_as(account: &Account, tests: &[Test], workspace: &Workspace, evidence: &P
 /// The hidden task: runs what is in the bundle, with the engine that `DOCKER_HOST` names or else a rootless one, and writes
 /// down how it went.
 pub fn bundle_tests(arguments: &[String]) -> Result<ExitCode> {
-    let [folder] = arguments else {
-        bail!("{BUNDLE_TESTS} is started by xtask itself")
+    let (folder, verbose) = match arguments {
+        [folder] => (folder, false),
+        [folder, verbose] if verbose == VERBOSE => (folder, true),
+        _ => bail!("{BUNDLE_TESTS} is started by xtask itself"),
     };
     let bundle = Bundle::at(Path::new(folder));
     needs::ensure(&[needs::RABBIT_TESTS, needs::CRATE_TESTS].concat())?;
@@ -131,7 +144,8 @@ pub fn bundle_tests(arguments: &[String]) -> Result<ExitCode> {
         Err(_) => rabbit_tests::ensure_private(Vec::new(), &bundle.target())?,
     };
     let environment = rabbit_tests::environment(&bundle.target(), &engine);
-    let outcomes = runner::run(&bundle.tests()?, &environment, runner::jobs())?;
+    let progress = Progress::new(verbose);
+    let outcomes = runner::run(&bundle.tests()?, &environment, runner::jobs(), &progress)?;
     engine.release()?;
     bundle.write_outcomes(&outcomes)?;
     Ok(ExitCode::SUCCESS)
@@ -145,9 +159,9 @@ fn save_evidence(outcomes: &mut [Outcome], home: &Path, evidence: &Path) -> Resu
         }
         _ => {}
     }
-    for outcome in outcomes {
-        let folders = std::mem::take(&mut outcome.evidence);
-        if outcome.verdict == Verdict::Passed {
+    for case in outcomes.iter_mut().flat_map(|outcome| &mut outcome.cases) {
+        let folders = std::mem::take(&mut case.evidence);
+        if !case.verdict.is_failure() {
             continue;
         }
         // What another user says is a path is believed where it is within his home.
@@ -157,7 +171,7 @@ fn save_evidence(outcomes: &mut [Outcome], home: &Path, evidence: &Path) -> Resu
             };
             let copy = evidence.join(name);
             bundle::copy_folder(&folder, &copy).with_context(|| format!("copy {}", folder.display()))?;
-            outcome.evidence.push(copy);
+            case.evidence.push(copy);
         }
     }
     Ok(())

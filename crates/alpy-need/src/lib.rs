@@ -14,6 +14,7 @@
 
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -33,10 +34,15 @@ macro_rules! need {
     };
 }
 
+/// The variable with the name of a file to which [`skip`] appends a line, so that the program that runs the tests need not search their
+/// output: the id of the process, a blank, and the reason.
+pub const SKIPS: &str = "ALPY_SKIPS";
+
 /// Says that a test is skipped.
 ///
 /// # Panics
-/// With `ALPY_REQUIRE=all` in the environment: there, a test that cannot run is a test that fails.
+/// With `ALPY_REQUIRE=all` in the environment: there, a test that cannot run is a test that fails. If the file that [`SKIPS`] names cannot
+/// be written: the test would count as passed.
 pub fn skip(what: &str, reason: &str) {
     let message = format!("this test needs {what}, and {reason}");
     assert!(
@@ -44,6 +50,15 @@ pub fn skip(what: &str, reason: &str) {
         "{message} (ALPY_REQUIRE=all)"
     );
     eprintln!("SKIPPED: {message}");
+    if let Some(file) = env::var_os(SKIPS) {
+        // One write, so that lines of several processes do not mix.
+        let note = format!("{} {}\n", std::process::id(), message.replace('\n', " "));
+        let noted = fs::File::options()
+            .append(true)
+            .open(&file)
+            .and_then(|mut file| file.write_all(note.as_bytes()));
+        noted.unwrap_or_else(|error| panic!("{SKIPS}={}: {error}", Path::new(&file).display()));
+    }
 }
 
 /// What a check answers: nothing, or why this machine lacks the thing.

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Entry, REPORT, Suite, Text, entries};
-use crate::libtest::CaseVerdict;
+use crate::libtest::{CaseVerdict, Counts};
+use crate::runner::Outcome;
 
 /// How much of a reason is shown.
 const REASON: usize = 300;
@@ -37,9 +38,11 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
         .iter()
         .flat_map(|(_, outcomes)| entries(outcomes))
         .collect();
-    let count = |wanted| all.iter().filter(|entry| entry.case.verdict == wanted).count();
-    let (passed, failed) = (count(CaseVerdict::Passed), count(CaseVerdict::Failed));
-    let skipped = count(CaseVerdict::Skipped);
+    let Counts {
+        passed,
+        failed,
+        skipped,
+    } = Counts::of_cases(all.iter().map(|entry| entry.case));
     let mark = if failed == 0 { "✓" } else { "✗" };
     let class = if failed == 0 { "passed" } else { "failed" };
     let mut page = format!(
@@ -57,12 +60,14 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
         );
         let mut shown: Vec<_> = entries(outcomes).filter(is_shown).collect();
         // What failed first, else in the order in which they ran.
-        shown.sort_by_key(|entry| entry.case.verdict != CaseVerdict::Failed);
+        shown.sort_by_key(|entry| !entry.case.verdict.is_failure());
         for entry in &shown {
             row(&mut page, folder, entry);
         }
         page.push_str("</tbody></table>\n");
-        let others = entries(outcomes).count() - shown.len();
+        let passed = |entry: &Entry<'_>| entry.case.verdict == CaseVerdict::Passed;
+        let others =
+            entries(outcomes).filter(passed).count() - shown.iter().filter(|entry| passed(entry)).count();
         if others > 0 {
             let _ = writeln!(
                 page,
@@ -76,33 +81,39 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
 
 fn is_shown(entry: &Entry<'_>) -> bool {
     let has_report = |folder: &PathBuf| folder.join(REPORT).is_file();
-    entry.outcome.rabbit || entry.case.verdict != CaseVerdict::Passed || entry.evidence.iter().any(has_report)
+    match entry.case.verdict {
+        CaseVerdict::Ignored => false,
+        CaseVerdict::Passed => entry.outcome.test.rabbit || entry.case.evidence.iter().any(has_report),
+        _ => true,
+    }
 }
 
 fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
-    let of = match entry.outcome.rabbit {
-        true => String::new(),
-        false => format!("<span class=\"weak\">{}</span> ", Text(&entry.outcome.name)),
+    let Outcome { test, cases } = entry.outcome;
+    let of = format!("<span class=\"weak\">{}</span> ", Text(&test.name));
+    let (of, name) = match test.rabbit && cases.len() == 1 {
+        true => (String::new(), &test.name),
+        false => (of, &entry.case.name),
     };
     let class = match entry.case.verdict {
         CaseVerdict::Passed => "passed",
-        CaseVerdict::Failed => "failed",
-        CaseVerdict::Skipped => "weak",
+        CaseVerdict::Failed | CaseVerdict::TimedOut => "failed",
+        CaseVerdict::Skipped | CaseVerdict::Ignored => "weak",
     };
-    let seconds = entry.seconds().map(|seconds| format!("{seconds:.1}"));
     let _ = write!(
         page,
-        "<tr><td>{of}{}</td><td class=\"{class}\">{}</td><td class=\"number\">{}</td><td class=\"why\">",
-        Text(&entry.case.name),
-        entry.word(),
-        seconds.unwrap_or_default()
+        "<tr><td>{of}{}</td><td class=\"{class}\">{}</td><td class=\"number\">{:.1}</td><td class=\"why\">",
+        Text(name),
+        entry.case.verdict.word(),
+        entry.case.seconds
     );
-    if !entry.why.is_empty() {
-        let shown: String = entry.why.chars().take(REASON).collect();
-        let more = if shown.len() < entry.why.len() { " ..." } else { "" };
+    let why = entry.why();
+    if !why.is_empty() {
+        let shown: String = why.chars().take(REASON).collect();
+        let more = if shown.len() < why.len() { " ..." } else { "" };
         let _ = write!(page, "<pre>{}{more}</pre>", Text(&shown));
     }
-    for evidence in &entry.evidence {
+    for evidence in &entry.case.evidence {
         let (name, target) = match evidence.join(REPORT).is_file() {
             true => ("report", evidence.join(REPORT)),
             false => ("evidence", evidence.clone()),

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::{Suite, Text, entries};
 use crate::libtest::CaseVerdict;
+use crate::runner::Outcome;
 
 /// GitLab reads files of 30 MB.
 const MOST: usize = 20_000_000;
@@ -13,7 +14,7 @@ const MOST: usize = 20_000_000;
 pub(super) fn xml(suites: &[Suite<'_>]) -> String {
     let mut xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
     for (name, outcomes) in suites {
-        let seconds: f64 = outcomes.iter().map(|outcome| outcome.seconds).sum();
+        let seconds: f64 = outcomes.iter().map(Outcome::seconds).sum();
         let _ = write!(xml, "<testsuite name=\"{}\" time=\"{seconds:.3}\"", Text(name));
         attributes(&mut xml, entries(outcomes).map(|entry| entry.case.verdict));
         xml.push_str(">\n");
@@ -22,29 +23,30 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
                 xml,
                 "<testcase classname=\"{}: {}\" name=\"{}\" time=\"{:.3}\">",
                 Text(name),
-                Text(&entry.outcome.name),
+                Text(&entry.outcome.test.name),
                 Text(&entry.case.name),
-                entry.seconds().unwrap_or(0.0)
+                entry.case.seconds
             );
-            let why = Text(entry.why.lines().next().unwrap_or_default());
-            let _ = match entry.case.verdict {
+            let verdict = entry.case.verdict;
+            let why = Text(entry.why().lines().next().unwrap_or_default());
+            let _ = match verdict {
                 CaseVerdict::Passed => Ok(()),
-                CaseVerdict::Skipped => write!(xml, "<skipped message=\"{why}\"/>"),
-                CaseVerdict::Failed if xml.len() > MOST => {
-                    write!(xml, "<failure message=\"{why}\" type=\"{}\"/>", entry.word())
+                CaseVerdict::Skipped | CaseVerdict::Ignored => write!(xml, "<skipped message=\"{why}\"/>"),
+                _ if xml.len() > MOST => {
+                    write!(xml, "<failure message=\"{why}\" type=\"{}\"/>", verdict.word())
                 }
                 // What GitLab shows is the text of the element.
-                CaseVerdict::Failed => write!(
+                CaseVerdict::Failed | CaseVerdict::TimedOut => write!(
                     xml,
                     "<failure message=\"{why}\" type=\"{}\">{}\n\n{}</failure>",
-                    entry.word(),
-                    Text(&entry.why),
+                    verdict.word(),
+                    Text(entry.why()),
                     Text(&entry.case.output)
                 ),
             };
-            if !entry.evidence.is_empty() {
+            if !entry.case.evidence.is_empty() {
                 xml.push_str("<system-out>");
-                for folder in &entry.evidence {
+                for folder in &entry.case.evidence {
                     let _ = writeln!(xml, "evidence: {}", Text(&folder.display().to_string()));
                 }
                 xml.push_str("</system-out>");
@@ -59,13 +61,13 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
 
 fn attributes(xml: &mut String, verdicts: impl Iterator<Item = CaseVerdict>) {
     let verdicts: Vec<_> = verdicts.collect();
-    let count = |wanted| verdicts.iter().filter(|verdict| **verdict == wanted).count();
+    let count = |wanted: fn(CaseVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(**verdict)).count();
     let _ = write!(
         xml,
         " tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"{}\"",
         verdicts.len(),
-        count(CaseVerdict::Failed),
-        count(CaseVerdict::Skipped)
+        count(CaseVerdict::is_failure),
+        count(|verdict| matches!(verdict, CaseVerdict::Skipped | CaseVerdict::Ignored))
     );
 }
 
@@ -83,20 +85,19 @@ mod tests {
             format!(
                 r#"<?xml version="1.0" encoding="UTF-8"?>
 <testsuites>
-<testsuite name="tests as root" time="3.000" tests="4" failures="2" errors="0" skipped="1">
-<testcase classname="tests as root: nat" name="nat" time="1.500"><failure message="saw &lt;b&gt; \u{{7}}" type="failed">saw &lt;b&gt; \u{{7}}
+<testsuite name="tests as root" time="7.500" tests="5" failures="2" errors="0" skipped="2">
+<testcase classname="tests as root: nat" name="forwards" time="1.500"><failure message="saw &lt;b&gt; \u{{7}}" type="timed out">saw &lt;b&gt; \u{{7}}
 and more (Send requests)
 
 ]]&gt; \u{{1b}}[31m</failure><system-out>evidence: {evidence}
 </system-out></testcase>
-<testcase classname="tests as root: alpy" name="good" time="0.000"></testcase>
-<testcase classname="tests as root: alpy" name="module::bad" time="0.000"><failure message="left is &quot;right&quot;" type="failed">left is &quot;right&quot;
+<testcase classname="tests as root: alpy" name="good" time="1.500"></testcase>
+<testcase classname="tests as root: alpy" name="module::bad" time="1.500"><failure message="left is &quot;right&quot;" type="failed">left is &quot;right&quot;
 
-thread &#39;bad&#39; panicked at src/lib.rs:1:
-left is &quot;right&quot;
-note: run with
+it panicked
 </failure></testcase>
-<testcase classname="tests as root: alpy" name="absent" time="0.000"><skipped message="this test needs qemu"/></testcase>
+<testcase classname="tests as root: alpy" name="absent" time="1.500"><skipped message="this test needs qemu"/></testcase>
+<testcase classname="tests as root: alpy" name="child" time="1.500"><skipped message="ignored"/></testcase>
 </testsuite>
 </testsuites>
 "#
