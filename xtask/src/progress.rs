@@ -27,8 +27,7 @@ const HELD: &str = "Held: ";
 pub struct Progress {
     verbose: bool,
     terminal: bool,
-    /// Prints on a stream.
-    sink: Box<dyn Fn(Stream, &str) + Send + Sync>,
+    sink: Sink,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -55,6 +54,9 @@ struct Running {
     /// A test at which a person is told what to type.
     held: bool,
 }
+
+/// Prints on a stream.
+type Sink = Box<dyn Fn(Stream, &str) + Send + Sync>;
 
 /// A test that runs.
 #[derive(Clone, Copy)]

@@ -352,7 +352,7 @@ mod tests {
         );
         assert!(!all_passed(&outcomes));
         assert!(
-            !all_passed(&run_all(&[empty.clone()], 1)),
+            !all_passed(&run_all(std::slice::from_ref(&empty), 1)),
             "no test is no success"
         );
         // A crate may have no tests, a rabbit test may not.

@@ -26,7 +26,7 @@ pub fn run(tests: &[Test], environment: &Environment, jobs: usize, progress: &Pr
         let ticket = progress.begin(&label);
         let started = Instant::now();
         let noticed = run_one(test, environment, |stream, line| {
-            progress.line(ticket, stream, line)
+            progress.line(ticket, stream, line);
         });
         process::check_interrupted()?;
         let (verdict, said) = match noticed {
