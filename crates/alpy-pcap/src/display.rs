@@ -2,6 +2,7 @@
 //! A packet in one line, in tcpdump's manner.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::{Arp, Icmp, Ip, Packet, Tcp};
 
@@ -143,5 +144,14 @@ fn write_icmp(f: &mut fmt::Formatter<'_>, icmp: &Icmp<'_>) -> fmt::Result {
     if icmp.code > 0 {
         write!(f, ", code {}", icmp.code)?;
     }
-    Ok(())
+    // RFC 4861, 4.3 and 4.4: the target comes first.
+    let target = icmp
+        .payload
+        .first_chunk::<16>()
+        .map(|bytes| Ipv6Addr::from(*bytes));
+    match (icmp.is_v6, icmp.icmp_type, target) {
+        (true, 135, Some(target)) => write!(f, ", who has {target}"),
+        (true, 136, Some(target)) => write!(f, ", tgt is {target}"),
+        _ => Ok(()),
+    }
 }

@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::panics;
-use crate::report::{FailureRecord, LastOnWire, Words};
+use crate::report::{FailureRecord, LastOnLink, Wire, Words};
 use crate::signals::Interrupt;
-
-/// How many of the last packets of each link are in the text of a failure.
-const PACKETS: usize = 2;
 
 /// Any error of a test's body.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -40,8 +37,7 @@ pub(crate) struct Report {
     pub(crate) times: Vec<String>,
     /// What each machine said last.
     pub(crate) machines: Vec<Words>,
-    /// What was last on each link, if there was anything at all.
-    wire: Vec<LastOnWire>,
+    wire: Wire,
     pub(crate) teardown: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
     /// A signal ended the hold that came behind the failure: the process is about to end by it.
@@ -80,8 +76,8 @@ impl Failure {
         self.0.evidence.as_deref()
     }
 
-    /// The report has found out what was last on the wire.
-    pub(crate) fn say_last_on_wire(&mut self, wire: Vec<LastOnWire>) {
+    /// Adds what the report has found out about the wire.
+    pub(crate) fn say_of_the_wire(&mut self, wire: Wire) {
         self.0.wire = wire;
     }
 
@@ -111,7 +107,7 @@ impl Report {
             findings: Vec::new(),
             times: Vec::new(),
             machines: Vec::new(),
-            wire: Vec::new(),
+            wire: Wire::default(),
             teardown: Vec::new(),
             evidence: None,
             interrupted: false,
@@ -186,10 +182,10 @@ impl fmt::Display for Failure {
             lines(f, &format!("last lines of the console{of}"), &words.console)?;
             lines(f, &format!("last events of QEMU{of}"), &words.events)?;
         }
-        for (index, LastOnWire { frames, packets }) in self.0.wire.iter().enumerate() {
-            let last = &packets[packets.len().saturating_sub(PACKETS)..];
-            lines(f, &format!("last on link {index}, of {frames} frames"), last)?;
-            if last.is_empty() {
+        lines(f, "on the wire", &self.0.wire.sentences)?;
+        for (index, LastOnLink { frames, packets }) in self.0.wire.links.iter().enumerate() {
+            lines(f, &format!("last on link {index}, of {frames} frames"), packets)?;
+            if packets.is_empty() {
                 write!(f, "\n  nothing on link {index}")?;
             }
         }

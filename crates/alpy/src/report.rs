@@ -7,6 +7,8 @@
 //!
 //! See [the guide](crate::guide::report).
 
+mod chatter;
+mod compare;
 mod html;
 mod owners;
 mod packets;
@@ -16,13 +18,14 @@ mod record;
 mod sequence;
 mod source;
 mod topology;
+mod traffic;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub(crate) use page::LastOnWire;
+pub(crate) use page::{LastOnLink, Wire};
 use record::FORMAT;
 pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, seconds, steps};
 pub(crate) use record::{Link as LinkRecord, Record, Verdict};
@@ -71,8 +74,8 @@ pub(crate) fn begin(dir: &Path, recorder: &Recorder) {
     }
 }
 
-/// Writes the record and the page of a run that has ended, and returns what was last on the wire if it has failed. A test does not fail for it.
-pub(crate) fn end(dir: &Path, recorder: &Recorder) -> Vec<LastOnWire> {
+/// Writes the record and the page of a run that has ended, and returns what was on the wire if it has failed. A test does not fail for it.
+pub(crate) fn end(dir: &Path, recorder: &Recorder) -> Wire {
     let began = Instant::now();
     let mut record = recorder.lock().clone();
     record.files = source::files(dir);
@@ -85,7 +88,7 @@ pub(crate) fn end(dir: &Path, recorder: &Recorder) -> Vec<LastOnWire> {
         }
         Err(error) => {
             tracing::warn!(target: "alpy::report", "Cannot write the report: {error}");
-            Vec::new()
+            Wire::default()
         }
     }
 }
@@ -110,7 +113,7 @@ fn write_record(dir: &Path, record: &Record) -> io::Result<()> {
     replace(&dir.join(RECORD), &text)
 }
 
-fn write_page(dir: &Path, record: &Record) -> io::Result<(PathBuf, Vec<LastOnWire>)> {
+fn write_page(dir: &Path, record: &Record) -> io::Result<(PathBuf, Wire)> {
     let path = dir.join(REPORT);
     let (page, last) = page::page(dir, record);
     replace(&path, page.as_bytes())?;

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use alpy_pcap::{Capture, Conversation, Frame, Packet, Reader};
 
+use super::chatter::{Folded, LastFrames, TELLING, Telling, folded_line};
 use super::owners::{Owners, Sources};
 use super::rates::{Rates, rates};
 use super::record::{Link, Mark, Record};
+use super::traffic::Traffic;
 
 /// How many packets are shown of the first and the last, and of those before and after a mark.
 pub(super) const ENDS: usize = 200;
@@ -38,14 +40,65 @@ pub(super) struct Summary {
     pub(super) times: Vec<f64>,
     /// The first and the last ones, and those around a mark of any link, by their numbers.
     pub(super) lines: Vec<Line>,
-    /// Not all of it was read.
+    /// There was too little time to read all of it.
     pub(super) is_partial: bool,
+    /// It was read to its end, and nothing is missing there.
+    pub(super) is_whole: bool,
+    /// What was asked and answered.
+    pub(super) traffic: Traffic,
+    /// The last frames that are no housekeeping, and the housekeeping after them.
+    pub(super) last_frames: (Vec<Telling>, Folded),
     pub(super) rates: Option<Rates>,
     pub(super) conversations: Vec<Conversation>,
     /// How many more conversations there are.
     pub(super) more_conversations: usize,
     /// What is to be known about it, such as that not all of it was read.
     pub(super) notes: Vec<String>,
+}
+
+/// A frame that was among the last of its link, or a note about those that are not shown.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Last {
+    Frame {
+        at: f64,
+        from: Option<usize>,
+        text: String,
+    },
+    Note(String),
+}
+
+impl Summary {
+    /// What was last on the link: [`TELLING`] frames and no housekeeping, unless there was nothing else.
+    pub(super) fn last(&self) -> Vec<Last> {
+        let (frames, after) = &self.last_frames;
+        let mut all = Vec::new();
+        if frames.is_empty() {
+            let from = self.lines.len().saturating_sub(TELLING);
+            all.extend(self.lines[from..].iter().map(|line| Last::Frame {
+                at: line.at,
+                from: line.from,
+                text: line.text.clone(),
+            }));
+            return all;
+        }
+        for frame in frames {
+            all.extend(folded_line(&frame.before).map(Last::Note));
+            let mut text = one_line(frame.frame.clone());
+            if frame.times > 1 {
+                text.push_str(&format!(
+                    " ({} times, the last at {:.3})",
+                    frame.times, frame.last
+                ));
+            }
+            all.push(Last::Frame {
+                at: frame.at,
+                from: frame.from,
+                text,
+            });
+        }
+        all.extend(folded_line(after).map(Last::Note));
+        all
+    }
 }
 
 /// A packet in a line.
@@ -117,11 +170,16 @@ fn read(
     let (mut kept, mut last) = (Vec::new(), VecDeque::new());
     let mut keep_until = ENDS as u64;
     let mut points = Vec::new();
+    let mut last_frames = LastFrames::default();
+    let first_is_node = link.ends.first().is_some_and(|end| end.node.is_some());
     let mut seen_marks = Vec::new();
     loop {
         let frame = match reader.next_frame() {
             Ok(Some(frame)) => frame,
-            Ok(None) => break,
+            Ok(None) => {
+                summary.is_whole = true;
+                break;
+            }
             Err(error) if error.is_torn() => {
                 summary
                     .notes
@@ -137,7 +195,8 @@ fn read(
         let (number, at) = (summary.frames, on_clock(frame.timestamp()));
         summary.frames += 1;
         summary.bytes += u64::from(frame.original_len());
-        if let Some(end) = sources.end(&frame).and_then(|end| summary.from.get_mut(end)) {
+        let from = sources.end(&frame);
+        if let Some(end) = from.and_then(|end| summary.from.get_mut(end)) {
             *end += 1;
         }
         points.push((at, frame.original_len()));
@@ -154,10 +213,13 @@ fn read(
             keep_until = keep_until.max(number + AFTER_MARK as u64);
             moments.pop_front();
         }
+        let decoded = Packet::decode(frame);
+        summary.traffic.add(&decoded);
+        last_frames.push(at, &decoded, from, first_is_node);
         let packet = Kept {
             number,
             at,
-            frame: frame.into_owned(),
+            frame: decoded.into_frame().into_owned(),
         };
         if number < keep_until {
             kept.push(packet);
@@ -176,6 +238,7 @@ fn read(
             break;
         }
     }
+    summary.last_frames = last_frames.finish();
     seen_marks.extend(marks.into_iter().map(|mark| (summary.frames, mark)));
     kept.extend(last);
     kept.sort_by_key(|packet| packet.number);

@@ -10,9 +10,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::compare;
 use super::html::{bytes, line, text};
 use super::owners::Owners;
-use super::packets::{Line, Rung, Summary, summary};
+use super::packets::{Last, Summary, summary};
 use super::record::{End, FailureRecord, Record, Verdict};
 use super::source::{self, Said};
 use super::topology;
@@ -20,12 +21,18 @@ use super::topology;
 /// How long all captures may take to be read.
 const READING: Duration = Duration::from_millis(1500);
 
-/// How many of the last packets of each link are shown beside a failure.
-const LAST_PACKETS: usize = 4;
+/// What was on the wire of a run that has failed.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    /// What compares the links, and what was never answered.
+    pub(crate) sentences: Vec<String>,
+    /// What was last on each link, if there was anything at all.
+    pub(crate) links: Vec<LastOnLink>,
+}
 
 /// What was last on a link.
 #[derive(Debug)]
-pub(crate) struct LastOnWire {
+pub(crate) struct LastOnLink {
     pub(crate) frames: u64,
     /// A line for each of the last packets, in their order.
     pub(crate) packets: Vec<String>,
@@ -41,7 +48,7 @@ const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 /// The report of a run, and, of one that has failed, what was last on the wire.
-pub(super) fn page(dir: &Path, record: &Record) -> (String, Vec<LastOnWire>) {
+pub(super) fn page(dir: &Path, record: &Record) -> (String, Wire) {
     let until = Instant::now() + READING;
     let owners = Owners::learn(dir, record);
     let summaries: Vec<_> = record
@@ -54,10 +61,11 @@ pub(super) fn page(dir: &Path, record: &Record) -> (String, Vec<LastOnWire>) {
     let mut page = String::with_capacity(256 << 10);
     head(&mut page, record);
     verdict(&mut page, record, end);
-    let mut last = Vec::new();
+    let mut wire = Wire::default();
     if let Some(failure) = &record.failure {
-        last = last_on_wire(record, &summaries);
-        why(&mut page, record, failure, &last);
+        wire.sentences = compare::sentences(record, &summaries);
+        wire.links = last_on_links(record, &summaries);
+        why(&mut page, record, failure, &wire);
     }
     if record.verdict == Verdict::UnderWay {
         page.push_str(
@@ -75,33 +83,31 @@ pub(super) fn page(dir: &Path, record: &Record) -> (String, Vec<LastOnWire>) {
     }
     files(&mut page, dir, record);
     page.push_str("</main></body></html>\n");
-    (page, last)
+    (page, wire)
 }
 
 /// The last packets of each link, if there was any packet at all.
-fn last_on_wire(record: &Record, summaries: &[Summary]) -> Vec<LastOnWire> {
+fn last_on_links(record: &Record, summaries: &[Summary]) -> Vec<LastOnLink> {
     if summaries.iter().all(|summary| summary.frames == 0) {
         return Vec::new();
     }
-    let last = |(index, summary): (usize, &Summary)| {
+    let of_link = |(index, summary): (usize, &Summary)| {
         let ends = record.links.get(index).map(|link| &link.ends);
-        let packets = summary.ladder.iter().rev().filter_map(|rung| match rung {
-            Rung::Packet(Line { at, from, text, .. }) => {
-                let end = ends.zip(*from).and_then(|(ends, from)| ends.get(from));
+        let line = |last| match last {
+            Last::Frame { at, from, text } => {
+                let end = ends.zip(from).and_then(|(ends, from)| ends.get(from));
                 let from =
                     end.map_or_else(String::new, |end| format!("from {}", end_name(record, Some(end))));
-                Some(format!("{at:8.3}  {from:<14}  {text}"))
+                format!("{at:8.3}  {from:<14}  {text}")
             }
-            _ => None,
-        });
-        let mut packets: Vec<_> = packets.take(LAST_PACKETS).collect();
-        packets.reverse();
-        LastOnWire {
+            Last::Note(note) => format!("{:10}{note}", ""),
+        };
+        LastOnLink {
             frames: summary.frames,
-            packets,
+            packets: summary.last().into_iter().map(line).collect(),
         }
     };
-    summaries.iter().enumerate().map(last).collect()
+    summaries.iter().enumerate().map(of_link).collect()
 }
 
 /// How long the run took, in seconds; as far as is known, where it has no end.
@@ -176,7 +182,7 @@ fn verdict(page: &mut String, record: &Record, end: f64) {
 }
 
 /// The failure, with all that may tell why.
-fn why(page: &mut String, record: &Record, failure: &FailureRecord, wire: &[LastOnWire]) {
+fn why(page: &mut String, record: &Record, failure: &FailureRecord, wire: &Wire) {
     let kind = match failure.kind.as_str() {
         "set-up" => "The set-up failed",
         "lost" => "Something ended under the test",
@@ -219,10 +225,11 @@ fn why(page: &mut String, record: &Record, failure: &FailureRecord, wire: &[Last
         last_lines(page, &format!("Last lines of the console{of}"), &words.console);
         last_lines(page, &format!("Last events of QEMU{of}"), &words.events);
     }
-    if !wire.is_empty() {
+    list(page, "On the wire", &wire.sentences);
+    if !wire.links.is_empty() {
         page.push_str("<h3>Last on the wire</h3>\n");
     }
-    for (index, LastOnWire { frames, packets }) in wire.iter().enumerate() {
+    for (index, LastOnLink { frames, packets }) in wire.links.iter().enumerate() {
         let none = if packets.is_empty() { "nothing" } else { "" };
         let _ = writeln!(
             page,
@@ -258,7 +265,7 @@ fn last_lines(page: &mut String, title: &str, lines: &[String]) {
 }
 
 /// A node or a machine in words.
-fn end_name(record: &Record, end: Option<&End>) -> String {
+pub(super) fn end_name(record: &Record, end: Option<&End>) -> String {
     match end {
         Some(End { node: Some(node), .. }) => format!("node {node}"),
         Some(End { machine: Some(_), .. }) if record.machines.len() == 1 => "machine".to_owned(),

@@ -19,7 +19,7 @@ use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::limits::Limits;
 use crate::link::{AnyLink, DirectLink, Link};
 use crate::logging::{self, RunLog};
-use crate::report::{self, LastOnWire, Recorder};
+use crate::report::{self, Recorder, Wire};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
 use crate::states::SavedStates;
@@ -253,7 +253,7 @@ impl TestbedBuilder {
         let interrupted = report.interrupted || matches!(report.cause, Cause::Interrupt(_));
         let mut failure = report.into_failure(&test);
         let wire = write_report(&evidence, &recorder, Some(&failure)).await;
-        failure.say_last_on_wire(wire);
+        failure.say_of_the_wire(wire);
         // Whoever runs the test prints the error that it returns; this is for the evidence.
         debug!(target: "alpy::testbed", "{failure}");
         if interrupted {
@@ -368,11 +368,7 @@ impl TestbedBuilder {
 }
 
 /// Ends the record of a run and writes its report, on a thread for what blocks. Nothing fails for it.
-async fn write_report(
-    evidence: &Arc<Evidence>,
-    recorder: &Arc<Recorder>,
-    failure: Option<&Failure>,
-) -> Vec<LastOnWire> {
+async fn write_report(evidence: &Arc<Evidence>, recorder: &Arc<Recorder>, failure: Option<&Failure>) -> Wire {
     recorder.end(failure);
     let (evidence, recorder) = (Arc::clone(evidence), Arc::clone(recorder));
     let span = tracing::Span::current();
@@ -382,5 +378,5 @@ async fn write_report(
         Ok(Err(error)) => warn!(target: "alpy::report", "Cannot write the report: {error}"),
         Err(_) => warn!(target: "alpy::report", "The report is not written within {REPORT:?}"),
     }
-    Vec::new()
+    Wire::default()
 }
