@@ -530,7 +530,7 @@ mod tests {
         );
         let accepts = tcp(server, client, both);
         assert_eq!(
-            of(&[&[asks.clone()], &[asks.clone(), accepts.clone()]]),
+            of(&[std::slice::from_ref(&asks), &[asks.clone(), accepts.clone()]]),
             ["1 SYN-ACK from 192.168.1.1:80 on link 1, none on link 0"]
         );
         let refuses = tcp(server, client, reset);

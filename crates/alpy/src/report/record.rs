@@ -76,6 +76,19 @@ pub(crate) struct FailureRecord {
     pub(crate) teardown: Vec<String>,
 }
 
+impl FailureRecord {
+    /// Whether the cause names this container, whose name is the end of the one that the engine knows.
+    pub(crate) fn is_about(&self, container: &str) -> bool {
+        let name = format!("-{container}");
+        let texts = std::iter::once(&self.cause).chain(&self.findings);
+        let mut after =
+            texts.flat_map(|text| text.match_indices(&name).map(|(at, _)| &text[at + name.len()..]));
+        let is_end =
+            |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || "-_.".contains(next));
+        after.any(is_end)
+    }
+}
+
 /// The last words of a machine.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -8,9 +8,9 @@ use super::packets::Summary;
 use super::record::{End, Link, Record};
 
 /// Sizes in the picture's own units, which are a little less than pixels.
-const MACHINE_WIDTH: f64 = 104.0;
+const MACHINE_WIDTH: f64 = 168.0;
 const GUTTER: f64 = 76.0;
-const LANE: f64 = 44.0;
+const LANE: f64 = 66.0;
 const SLOT: f64 = 58.0;
 const BETWEEN: f64 = 34.0;
 const LINE: f64 = 14.0;
@@ -74,16 +74,17 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
         "<svg class=\"topology\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{:.0}\" role=\"img\" aria-label=\"Machines, links and nodes\">\n",
         width * 1.3
     );
-    let mut boxes = String::new();
+    let (mut boxes, mut boxes_of_nics) = (String::new(), String::new());
     let mut direct = 0;
     for (index, link) in record.links.iter().enumerate() {
         let frames = summaries.get(index).map_or(0, |summary| summary.frames);
         let label = format!(
-            "<a href=\"#link{index}\"><text class=\"name\" x=\"{{x}}\" y=\"{{above}}\" text-anchor=\"middle\">link {index}</text>\
-             <text class=\"count\" x=\"{{x}}\" y=\"{{below}}\" text-anchor=\"middle\">{frames} fr.</text></a>\n"
+            "<a href=\"#link{index}\"><text class=\"name\" x=\"{{x}}\" y=\"{{above}}\" text-anchor=\"{{anchor}}\">link {index}</text>\
+             <text class=\"count\" x=\"{{x}}\" y=\"{{below}}\" text-anchor=\"{{anchor}}\">{frames} fr.</text></a>\n"
         );
-        let label = |x: f64, y: f64| {
+        let label = |x: f64, y: f64, anchor: &str| {
             label
+                .replace("{anchor}", anchor)
                 .replace("{x}", &format!("{x:.0}"))
                 .replace("{above}", &format!("{:.0}", y - 4.0))
                 .replace("{below}", &format!("{:.0}", y + 12.0))
@@ -102,8 +103,14 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
             let _ = write!(
                 svg,
                 "<line x1=\"{near:.0}\" y1=\"{y:.0}\" x2=\"{far:.0}\" y2=\"{y:.0}\"/>\n{}",
-                label(far + if side == 0 { 1.0 } else { -1.0 } * GUTTER / 2.0, y)
+                label(
+                    far + if side == 0 { 1.0 } else { -1.0 } * GUTTER / 2.0,
+                    y,
+                    "middle"
+                )
             );
+            let inside = if side == 0 { near + 5.0 } else { near - 5.0 };
+            boxes_of_nics.push_str(&nic(record, index, 1, inside, y + 4.0, side == 0));
             let lines = node_lines(node);
             let box_height = lines.len() as f64 * LINE + 8.0;
             let from = y - box_height / 2.0;
@@ -143,8 +150,17 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
             let _ = write!(
                 svg,
                 "<path d=\"M{edge:.0} {from:.0} C{out:.0} {from:.0} {out:.0} {to:.0} {edge:.0} {to:.0}\"/>\n{}",
-                label(edge + way * (39.0 + LANE * lane), f64::midpoint(from, to))
+                // Beside the curve, on its outer side.
+                label(
+                    edge + way * (45.0 + LANE * lane),
+                    f64::midpoint(from, to),
+                    if way > 0.0 { "start" } else { "end" }
+                )
             );
+            for (end, place) in [one, other].into_iter().enumerate() {
+                let y = if std::ptr::eq(place, ends[0]) { from } else { to };
+                boxes_of_nics.push_str(&nic(record, index, end, edge - way * 5.0, y + 4.0, way < 0.0));
+            }
         }
     }
     for (index, place) in places.iter().enumerate() {
@@ -163,8 +179,24 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
         );
     }
     svg.push_str(&boxes);
+    svg.push_str(&boxes_of_nics);
     svg.push_str("</svg>\n");
     svg
+}
+
+/// The name of a NIC, within the box of its machine.
+fn nic(record: &Record, link: usize, end: usize, x: f64, y: f64, is_left: bool) -> String {
+    let ends = |link: usize| record.links.get(link).map_or(&[][..], |link| &link.ends);
+    let Some(this) = ends(link).get(end) else {
+        return String::new();
+    };
+    let before = (0..link).flat_map(ends).chain(&ends(link)[..end]);
+    let number = before.filter(|other| other.machine == this.machine).count();
+    format!(
+        "<text class=\"nic\" x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"{}\">nic {number}<title>{}</title></text>\n",
+        if is_left { "start" } else { "end" },
+        text(this.mac.as_deref().unwrap_or("NIC"))
+    )
 }
 
 fn node_of(link: &Link) -> Option<&End> {
@@ -239,6 +271,12 @@ mod tests {
         ] {
             assert_eq!(svg.matches(part).count(), 1, "{part} in {svg}");
         }
+        // Each machine counts its own.
+        assert_eq!(
+            (svg.matches(">nic 0<").count(), svg.matches(">nic 1<").count()),
+            (2, 2),
+            "{svg}"
+        );
         // The direct link is a curve, the others are lines.
         assert_eq!(
             (svg.matches("<path").count(), svg.matches("<line").count()),

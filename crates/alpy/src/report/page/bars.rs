@@ -35,16 +35,15 @@ pub(super) fn timeline(page: &mut String, record: &Record, started: &[Started], 
             "" => "no status",
             status => status,
         };
-        // One that was ended with its node has done nothing wrong.
-        let class = match status {
-            "exit code 0" | "no status" => "container",
-            _ if status.contains("SIGKILL") => "container",
-            _ => "container bad",
+        // A test may expect any exit code. It is wrong where the failure of the run is about it.
+        let class = match &record.failure {
+            Some(failure) if status != "exit code 0" && failure.is_about(&container.name) => "container bad",
+            _ => "container",
         };
         let label = format!("{} — {status}", container.name);
         bar(page, class, 0, &label, from, to, end);
         let outputs = ["stdout", "stderr"].map(|stream| (stream, file(stream)));
-        let argv = begin.map_or_else(String::new, |begin| begin.argv);
+        let argv = begin.map_or_else(String::new, |begin| shell_line(&begin.argv));
         if outputs.iter().all(|(_, output)| output.is_empty()) && argv.is_empty() {
             continue;
         }
@@ -66,6 +65,22 @@ pub(super) fn timeline(page: &mut String, record: &Record, started: &[Started], 
         page.push_str("</div>\n");
     }
     page.push_str("</section>\n");
+}
+
+/// The arguments of a program, as the log has them, as a line for a shell.
+fn shell_line(argv: &str) -> String {
+    let Ok(arguments) = serde_json::from_str::<Vec<String>>(argv) else {
+        return argv.to_owned();
+    };
+    let is_plain = |argument: &str| {
+        let plain = |character: char| character.is_alphanumeric() || "_-./:=,+@%^".contains(character);
+        !argument.is_empty() && argument.chars().all(plain)
+    };
+    let word = |argument: &String| match is_plain(argument) {
+        true => argument.clone(),
+        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    };
+    arguments.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn axis(page: &mut String, end: f64) {
@@ -99,4 +114,54 @@ fn bar(page: &mut String, class: &str, depth: usize, label: &str, from: f64, to:
         line(label),
         seconds((to - from).max(0.0))
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_line_for_a_shell() {
+        for (argv, line) in [
+            (r#"["ping", "-c3", "192.168.1.1"]"#, "ping -c3 192.168.1.1"),
+            (
+                r#"["sh", "-c", "echo \"it's\"; id"]"#,
+                "sh -c 'echo \"it'\\''s\"; id'",
+            ),
+            (r#"["", "$HOME", "ü"]"#, "'' '$HOME' ü"),
+            ("not a list", "not a list"),
+        ] {
+            assert_eq!(shell_line(argv), line);
+        }
+    }
+
+    #[test]
+    fn an_exit_code_is_red_only_where_the_failure_is_about_it() {
+        use crate::report::record::{Container, FailureRecord};
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("containers")).unwrap();
+        std::fs::write(dir.path().join("containers/node0-curl.status"), "exit code 7\n").unwrap();
+        let page = |failure: Option<&str>| {
+            let record = Record {
+                containers: vec![Container {
+                    name: "node0-curl".to_owned(),
+                    ..Container::default()
+                }],
+                failure: failure.map(|cause| FailureRecord {
+                    cause: cause.to_owned(),
+                    ..FailureRecord::default()
+                }),
+                ..Record::default()
+            };
+            let mut page = String::new();
+            timeline(&mut page, &record, &[], 1.0, dir.path());
+            page.contains("container bad")
+        };
+        assert!(!page(None));
+        assert!(!page(Some(
+            "container alpy-t-1-0-ab-node0-curl.2 of image x ended"
+        )));
+        assert!(page(Some("container alpy-t-1-0-ab-node0-curl of image x ended")));
+    }
 }

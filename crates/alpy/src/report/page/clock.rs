@@ -11,6 +11,9 @@ use crate::report::source::{Lane, Said};
 /// What one has said within this time is shown together, in seconds.
 const TOGETHER: f64 = 0.03;
 
+/// Of twice as many lines in a column and a moment, all but the first so many are folded.
+const FOLDED_FROM: usize = 8;
+
 /// What all have said, side by side.
 pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
     page.push_str(
@@ -22,14 +25,19 @@ pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
         (Lane::Qmp, "qmp", "QMP"),
         (Lane::Container, "containers", "Containers"),
     ];
-    for (_, class, name) in lanes {
+    // Nothing is in a column of what has not said anything.
+    let lanes: Vec<_> = lanes
+        .into_iter()
+        .filter(|(lane, ..)| said.iter().any(|said| said.lane == *lane && said.at.is_some()))
+        .collect();
+    for (_, class, name) in &lanes {
         let _ = write!(
             page,
             "<label class=\"lane\"><input type=\"checkbox\" id=\"show-{class}\" checked> {name}</label> "
         );
     }
     page.push_str("\n<div class=\"clock\"><div class=\"moment heads\"><time></time>");
-    for (_, class, name) in lanes {
+    for (_, class, name) in &lanes {
         let _ = write!(page, "<div class=\"{class}\">{name}</div>");
     }
     page.push_str("</div>\n");
@@ -59,9 +67,9 @@ pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
             let _ = writeln!(page, "<div class=\"end\" id=\"end\">{left:.3} {word}</div>");
         }
         let _ = write!(page, "<div class=\"moment\"><time>{at:.3}</time>");
-        for (lane, class, name) in lanes {
+        for (lane, class, name) in &lanes {
             // What one of several has said stays together, which is easier to read.
-            let mut here: Vec<_> = moment.iter().filter(|said| said.lane == lane).collect();
+            let mut here: Vec<_> = moment.iter().filter(|said| said.lane == *lane).collect();
             here.sort_by(|one, other| one.by.cmp(&other.by));
             let Some(one) = here.first() else {
                 let _ = write!(page, "<div class=\"{class} none\"></div>");
@@ -69,7 +77,12 @@ pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
             };
             let mut by = one.by.clone();
             let _ = write!(page, "<div class=\"{class}\"><i>{name}</i>{}<pre>", by_whom(&by));
-            for said in here {
+            let count = here.len();
+            for (number, said) in here.into_iter().enumerate() {
+                if number == FOLDED_FROM && count > 2 * FOLDED_FROM {
+                    let more = count - FOLDED_FROM;
+                    let _ = write!(page, "</pre><details><summary>{more} lines more</summary><pre>");
+                }
                 if said.by != by {
                     by.clone_from(&said.by);
                     let _ = write!(page, "</pre>{}<pre>", by_whom(&by));
@@ -80,7 +93,11 @@ pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
                     false => writeln!(page, "{shown}"),
                 };
             }
-            page.push_str("</pre></div>");
+            page.push_str("</pre>");
+            if count > 2 * FOLDED_FROM {
+                page.push_str("</details>");
+            }
+            page.push_str("</div>");
         }
         page.push_str("</div>\n");
     }
