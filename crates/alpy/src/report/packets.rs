@@ -214,8 +214,11 @@ fn read(
             moments.pop_front();
         }
         let decoded = Packet::decode(frame);
-        summary.traffic.add(&decoded);
-        last_frames.push(at, &decoded, from, first_is_node);
+        // Only a failure speaks of it, and it takes most of the time.
+        if record.failure.is_some() {
+            summary.traffic.add(&decoded);
+            last_frames.push(at, &decoded, from, first_is_node);
+        }
         let packet = Kept {
             number,
             at,
