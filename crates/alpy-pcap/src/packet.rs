@@ -37,11 +37,6 @@ impl<'a> Packet<'a> {
         &self.frame
     }
 
-    /// The frame itself, to be kept without its layers.
-    pub fn into_frame(self) -> Frame<'a> {
-        self.frame
-    }
-
     /// The same packet with bytes of its own.
     pub fn into_owned(self) -> Packet<'static> {
         Packet {

@@ -213,16 +213,16 @@ fn read(
             keep_until = keep_until.max(number + AFTER_MARK as u64);
             moments.pop_front();
         }
-        let decoded = Packet::decode(frame);
         // Only a failure speaks of it, and it takes most of the time.
         if record.failure.is_some() {
+            let decoded = Packet::decode(frame.clone());
             summary.traffic.add(&decoded);
             last_frames.push(at, &decoded, from, first_is_node);
         }
         let packet = Kept {
             number,
             at,
-            frame: decoded.into_frame().into_owned(),
+            frame: frame.into_owned(),
         };
         if number < keep_until {
             kept.push(packet);
