@@ -213,6 +213,7 @@ async fn what_is_said_aside_is_among_the_last_lines_only_if_it_failed() {
         console.expect("failed\r\n", LONG).await?;
         console.expect("more", SHORT).await
     };
-    console.aside(failed).await.unwrap_err();
+    let failure = console.aside(failed).await.unwrap_err();
+    assert!(matches!(failure, Error::Timeout { .. }), "{failure}");
     assert_eq!(console.tail(9), "before\nfailed");
 }

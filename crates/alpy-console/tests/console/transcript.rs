@@ -77,8 +77,52 @@ async fn records_every_byte_of_noise() {
     console.expect_eof(LONG).await.unwrap();
     assert!(fs::read(dir.path().join("console.raw")).unwrap() == noise);
     let log = fs::read_to_string(dir.path().join("console.log")).unwrap();
-    assert!(log.lines().all(|line| line.starts_with("< ")));
     assert!(!log.contains(|character: char| character.is_control() && !matches!(character, '\n' | '\t')));
+    let mut told = Vec::new();
+    for line in log.split_inclusive('\n') {
+        told.extend(unescaped(line.strip_prefix("< ").unwrap()));
+    }
+    // The log has one kind of line end, and ends its last line.
+    let mut said = Vec::new();
+    for (index, byte) in noise.iter().enumerate() {
+        if !(*byte == b'\r' && noise.get(index + 1) == Some(&b'\n')) {
+            said.push(*byte);
+        }
+    }
+    if !said.ends_with(b"\n") {
+        said.push(b'\n');
+    }
+    let differ = told.iter().zip(&said).position(|(told, said)| told != said);
+    assert_eq!((differ, told.len()), (None, said.len()));
+}
+
+/// The bytes that a line of the log stands for.
+fn unescaped(line: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = line;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (kind, after) = escape.split_at(1);
+        rest = after;
+        match kind {
+            "\\" => bytes.push(b'\\'),
+            "r" => bytes.push(b'\r'),
+            "x" => {
+                let (digits, after) = rest.split_at(2);
+                bytes.push(u8::from_str_radix(digits, 16).unwrap());
+                rest = after;
+            }
+            "u" => {
+                let (digits, after) = rest.strip_prefix('{').unwrap().split_once('}').unwrap();
+                let character = char::from_u32(u32::from_str_radix(digits, 16).unwrap()).unwrap();
+                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            }
+            other => panic!("no such escape: \\{other}"),
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
 }
 
 #[tokio::test]

@@ -329,7 +329,18 @@ async fn a_last_word_is_heard_even_if_nobody_can_be_spoken_to() {
     let (client, mut fake) = Fake::pair(Options::new()).await;
     fake.event("SHUTDOWN", json!({"guest": true})).await;
     drop(fake);
-    _ = client.execute(Cont).await.expect_err("nobody there");
+    let error = client.execute(Cont).await.expect_err("nobody there");
+    let end = matches!(
+        error,
+        Error::OutcomeUnknown {
+            source: Disconnect::Eof,
+            ..
+        } | Error::Disconnected {
+            source: Disconnect::Eof,
+            ..
+        }
+    );
+    assert!(end, "{error:?}");
     client
         .wait_for("SHUTDOWN", Position::START, LONG)
         .await

@@ -150,21 +150,29 @@ async fn nonsense_ends_the_connection_for_all() {
 
 #[tokio::test]
 async fn a_line_without_end_is_an_error_not_a_full_memory() {
-    let (client, mut fake) = Fake::pair(Options::new().max_line_bytes(1 << 20)).await;
+    let limit: usize = 1 << 20;
+    let (client, mut fake) = Fake::pair(Options::new().max_line_bytes(limit)).await;
     let server = async {
         fake.command().await;
-        while fake.socket.write_all(&[b'x'; 4096]).await.is_ok() {}
+        let mut taken = 0;
+        while let Ok(length) = fake.socket.write(&[b'x'; 4096]).await {
+            taken += length;
+        }
+        taken
     };
-    let both = async { tokio::join!(client.execute(Stop), server).0 };
-    let error = timeout(LONG, both).await.expect("no hang").expect_err("too long");
+    let both = async { tokio::join!(client.execute(Stop), server) };
+    let (stopped, taken) = timeout(LONG, both).await.expect("no hang");
+    // The limit, and what the buffers of a socket hold.
+    assert!((limit..2 * limit).contains(&taken), "took {taken} bytes");
+    let error = stopped.expect_err("too long");
     let Error::OutcomeUnknown {
-        source: Disconnect::Oversized { limit },
+        source: Disconnect::Oversized { limit: told },
         ..
     } = error
     else {
         panic!("{error:?}")
     };
-    assert_eq!(limit, 1 << 20);
+    assert_eq!(told, limit);
 }
 
 #[tokio::test]
