@@ -185,7 +185,9 @@ mod tests {
         let found = test_in(&of_a_crate).unwrap();
         assert_eq!((found.rabbit, found.name.as_str()), (false, "rabbit/rate-limit"));
         let helper = executable_in(&line(false, r#""/t/helper""#)).unwrap();
-        assert!(matches!(helper, Some(Executable::Program { file, .. }) if file == *"/t/helper"));
+        assert!(
+            matches!(helper, Some(Executable::Program { file, .. }) if file == PathBuf::from("/t/helper"))
+        );
         assert!(executable_in(&line(true, "null")).unwrap().is_none());
         let finished = executable_in(r#"{"reason":"build-finished","success":true}"#);
         assert!(finished.unwrap().is_none());
