@@ -242,6 +242,7 @@ fn container(system: System, name: &str, recipe: &Recipe, root: &Path, new: &Pat
     programs::skeleton(&mut tree);
     programs::install(recipe.programs(system, root), root, &mut tree)
         .with_context(|| format!("image {name}"))?;
+    programs::install_data(&recipe.files, root, &mut tree).with_context(|| format!("image {name}"))?;
     let bytes = tree.tar()?;
     let rootfs = PathBuf::from(format!("{name}.tar"));
     fs::write(new.join(&rootfs), &bytes)?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use elf::ElfBytes;
-use elf::abi::{DT_NEEDED, DT_RUNPATH, PT_INTERP, PT_NOTE};
+use elf::abi::{DT_NEEDED, DT_RPATH, DT_RUNPATH, PT_INTERP, PT_NOTE};
 use elf::endian::AnyEndian;
 
 /// What a program or a library must have to be run: absolute path of the loader, file names of libraries.
@@ -13,9 +13,18 @@ pub struct Needs {
     pub loader: Option<String>,
     /// Libraries, as the loader searches for them.
     pub libraries: Vec<String>,
+    /// Libraries that the C library opens by itself when functions run that are imported here.
+    pub opened: Vec<String>,
     /// Folders in which the loader looks for them before others, each an absolute path.
     pub folders: Vec<String>,
 }
+
+/// Libraries that glibc itself opens at run time, which no ELF header names, and the functions that do so: to unwind the stack, in
+/// glibc's sysdeps/nptl/unwind-forcedunwind.c and debug/backtrace.c. glibc aborts the process where the library is missing.
+const OPENED: &[(&str, &[&str])] = &[(
+    "libgcc_s.so.1",
+    &["backtrace", "pthread_cancel", "pthread_exit", "thrd_exit"],
+)];
 
 /// Whether these are the bytes of an ELF file.
 pub fn is_elf(bytes: &[u8]) -> bool {
@@ -38,10 +47,23 @@ pub fn needs(bytes: &[u8]) -> Result<Needs> {
             let text = || Ok::<_, anyhow::Error>(strings.get(usize::try_from(entry.d_val())?)?);
             match entry.d_tag {
                 DT_NEEDED => needs.libraries.push(text()?.to_owned()),
-                DT_RUNPATH => needs.folders.extend(text()?.split(':').map(ToOwned::to_owned)),
+                DT_RPATH | DT_RUNPATH => needs.folders.extend(text()?.split(':').map(ToOwned::to_owned)),
                 _ => {}
             }
         }
+    }
+    if let (Some(symbols), Some(strings)) = (data.dynsyms, data.dynsyms_strs) {
+        let imported = |name: &str| {
+            let mut undefined = symbols.iter().filter(elf::symbol::Symbol::is_undefined);
+            undefined.any(|symbol| {
+                let found = usize::try_from(symbol.st_name).ok().map(|at| strings.get(at));
+                matches!(found, Some(Ok(found)) if found == name)
+            })
+        };
+        let opened = OPENED
+            .iter()
+            .filter(|(_, functions)| functions.iter().any(|name| imported(name)));
+        needs.opened = opened.map(|(library, _)| (*library).to_owned()).collect();
     }
     Ok(needs)
 }

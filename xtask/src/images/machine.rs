@@ -102,6 +102,7 @@ fn initrd(
         }
     }
     programs::install(recipe.recipe.programs(system, root), root, &mut tree)?;
+    programs::install_data(&recipe.recipe.files, root, &mut tree)?;
     let modules = modules::Modules::find(root)?;
     let wanted: Vec<String> = modules
         .present(&described.optional)
@@ -121,12 +122,47 @@ fn initrd(
     Ok(name.into())
 }
 
-/// The kernel of the packages.
+/// The kernel of the packages: in `boot`, or beside its modules, where later releases have it.
 fn vmlinuz(root: &Path) -> Result<PathBuf> {
-    let boot = recipe::files(&root.join("boot"))?;
-    let found = boot.into_iter().find(|path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
-    });
-    found.context("no kernel in the packages")
+    let named_so = |folder: &Path| {
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz"))
+            })
+            .filter(|path| path.is_file())
+            .collect();
+        files.sort();
+        files.into_iter().next()
+    };
+    let beside_modules = || Some(modules::Modules::find(root).ok()?.folder);
+    let found = named_so(&root.join("boot")).or_else(|| named_so(&beside_modules()?));
+    found.context("no kernel in the packages: neither boot/vmlinuz* nor usr/lib/modules/*/vmlinuz is there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_kernel_in_boot_and_beside_its_modules() {
+        let root = tempfile::tempdir().unwrap();
+        let error = vmlinuz(root.path()).unwrap_err().to_string();
+        assert!(error.starts_with("no kernel in the packages"), "{error}");
+        let modules = root.path().join("usr/lib/modules/7.0.1-amd64");
+        fs::create_dir_all(&modules).unwrap();
+        fs::write(modules.join("modules.builtin"), "").unwrap();
+        assert!(vmlinuz(root.path()).is_err());
+        fs::write(modules.join("vmlinuz"), "kernel").unwrap();
+        assert_eq!(vmlinuz(root.path()).unwrap(), modules.join("vmlinuz"));
+        let boot = root.path().join("boot");
+        fs::create_dir(&boot).unwrap();
+        fs::write(boot.join("config-7.0.1-amd64"), "").unwrap();
+        assert_eq!(vmlinuz(root.path()).unwrap(), modules.join("vmlinuz"));
+        fs::write(boot.join("vmlinuz-7.0.1-amd64"), "kernel").unwrap();
+        assert_eq!(vmlinuz(root.path()).unwrap(), boot.join("vmlinuz-7.0.1-amd64"));
+    }
 }

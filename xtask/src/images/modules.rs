@@ -18,6 +18,8 @@ use crate::process::{Kind, command, output};
 pub struct Modules {
     /// Version of the kernel, as `uname -r` has it.
     pub release: String,
+    /// The folder that has them.
+    pub folder: PathBuf,
     /// Files by name of the module.
     files: BTreeMap<String, PathBuf>,
     /// Names of those that are part of the kernel itself.
@@ -57,6 +59,7 @@ impl Modules {
         let builtin = builtin.lines().filter_map(|line| name(Path::new(line))).collect();
         Ok(Self {
             release: release.file_name().to_string_lossy().into_owned(),
+            folder: release.path(),
             files,
             builtin,
         })

@@ -89,13 +89,26 @@ fn install_file(root: &Path, path: &str, seen: &mut BTreeSet<String>, tree: &mut
             tree.file(&merged(&found), true, read(root, &found)?);
         }
     }
-    for library in needs.libraries {
+    for library in needs.libraries.into_iter().chain(needs.opened) {
         if seen.insert(library.clone()) {
             let own = needs.folders.iter().map(|folder| folder.trim_start_matches('/'));
             let folders: Vec<&str> = own.chain(LIBRARIES.iter().copied()).collect();
             let found = find(root, &folders, &library);
             let found = found.with_context(|| format!("{path} needs {library}, which no package has"))?;
             install_file(root, &found, seen, tree)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds files from the packages in the folder `root`, where they have them, at the same absolute paths. A file that the tree has already
+/// stays.
+pub fn install_data(paths: &[String], root: &Path, tree: &mut Tree) -> Result<()> {
+    for path in paths {
+        let relative = path.strip_prefix('/');
+        let relative = relative.with_context(|| format!("{path} is not an absolute path"))?;
+        if real(root, relative).is_some() && !tree.contains(&merged(relative)) {
+            tree.file(&merged(relative), false, read(root, relative)?);
         }
     }
     Ok(())
@@ -263,6 +276,68 @@ mod tests {
             !tree.contains("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
             "the loader is there once"
         );
+    }
+
+    #[test]
+    fn a_program_brings_the_library_that_glibc_opens_for_it() {
+        let root = bare();
+        let folder = root.path().join(LIBRARIES[0]);
+        fs::create_dir_all(&folder).unwrap();
+        let library = "extern void pthread_exit(void *); void leave(void) { pthread_exit(0); }";
+        fs::write(root.path().join("leave.c"), library).unwrap();
+        fs::write(
+            root.path().join("main.c"),
+            "extern void leave(void); int main(void) { leave(); }",
+        )
+        .unwrap();
+        let compile = |arguments: &str| {
+            let mut compile = command("cc");
+            compile.current_dir(root.path()).args(arguments.split(' '));
+            output(compile, Kind::Group).unwrap().success("cc").unwrap();
+        };
+        let library = format!("{}/libleave.so", LIBRARIES[0]);
+        compile(&format!(
+            "-shared -fPIC -Wl,-soname,libleave.so -o {library} leave.c"
+        ));
+        compile(&format!(
+            "-o usr/sbin/leaves main.c {library} -Wl,--no-as-needed -lm"
+        ));
+        let needs = elf::needs(&fs::read(folder.join("libleave.so")).unwrap()).unwrap();
+        assert_eq!(needs.opened, ["libgcc_s.so.1"]);
+        assert!(!needs.libraries.contains(&"libgcc_s.so.1".to_owned()));
+        let main = elf::needs(&fs::read(root.path().join("usr/sbin/leaves")).unwrap()).unwrap();
+        assert_eq!(main.opened, Vec::<String>::new());
+        let loader = main.loader.unwrap();
+        fs::create_dir_all(root.path().join("lib64")).unwrap();
+        fs::write(root.path().join(&loader[1..]), "").unwrap();
+        for name in ["libc.so.6", "libm.so.6"] {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        let mut tree = Tree::default();
+        let error = install(["leaves"].into_iter(), root.path(), &mut tree).unwrap_err();
+        let expected = format!("{library} needs libgcc_s.so.1, which no package has");
+        assert_eq!(error.to_string(), expected);
+        fs::write(folder.join("libgcc_s.so.1"), "").unwrap();
+        install(["leaves"].into_iter(), root.path(), &mut tree).unwrap();
+        assert!(tree.contains("lib/x86_64-linux-gnu/libgcc_s.so.1"));
+    }
+
+    #[test]
+    fn a_file_of_the_packages_is_taken_where_they_have_it() {
+        let root = bare();
+        fs::create_dir_all(root.path().join("etc/daemon")).unwrap();
+        for name in ["options", "own"] {
+            fs::write(root.path().join("etc/daemon").join(name), "package").unwrap();
+        }
+        let mut tree = Tree::default();
+        tree.folder("etc/daemon/own", 0o755);
+        let paths = ["/etc/daemon/options", "/etc/daemon/own", "/etc/daemon/absent"].map(str::to_owned);
+        install_data(&paths, root.path(), &mut tree).unwrap();
+        assert!(tree.contains("etc/daemon/options") && !tree.contains("etc/daemon/absent"));
+        let tar = tree.tar().unwrap();
+        assert_eq!(tar.windows(7).filter(|bytes| bytes == b"package").count(), 1);
+        let error = install_data(&["etc/x".to_owned()], root.path(), &mut tree).unwrap_err();
+        assert_eq!(error.to_string(), "etc/x is not an absolute path");
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub struct Recipe {
     /// Programs to take where the packages have them: other releases do without.
     #[serde(default)]
     pub optional: Vec<String>,
+    /// Further files to take where the packages have them, by their absolute paths, such as a configuration file that a program does not
+    /// start without.
+    #[serde(default)]
+    pub files: Vec<String>,
     /// For a machine: the kernel.
     pub kernel: Option<Kernel>,
     /// For a machine that a package has as a whole: where.
