@@ -84,8 +84,9 @@ impl Qemu {
             "-S",
             "-chardev",
             &format!("socket,id=qmp,fd={}", qmp_far.as_raw_fd()),
-            "-mon",
-            "chardev=qmp,mode=control",
+            // Not `-mon`, which is deprecated since QEMU 11.1.
+            "-qmp",
+            "chardev:qmp",
             "-chardev",
             &format!("socket,id=console,fd={}", console_far.as_raw_fd()),
             "-serial",

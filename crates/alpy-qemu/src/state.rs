@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use alpy_qmp::Client;
-use alpy_qmp::commands::{Getfd, Migrate, MigrateIncoming, QueryMigrate, Stop};
+use alpy_qmp::commands::{AddFd, AddedFd, Getfd, Migrate, MigrateIncoming, QueryMigrate, RemoveFd, Stop};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -135,11 +135,12 @@ pub(crate) async fn save(
     capabilities(qmp).await.map_err(when)?;
     let path = folder.join(DEVICES);
     let file = new_file(&path)?;
-    pass(qmp, file).await.map_err(when)?;
+    let channel = Channel::open(qmp, file).await.map_err(when)?;
     let before = qmp.position();
-    let uri = format!("fd:{DEVICES}");
+    let uri = channel.uri();
     qmp.execute(Migrate { uri }).await.map_err(when)?;
     let migration = ended(qmp, before, end).await.map_err(when)?;
+    channel.close(qmp).await.map_err(when)?;
     migration.map_err(|reason| failed("save", reason))
 }
 
@@ -147,7 +148,6 @@ pub(crate) async fn save(
 fn new_file(path: &Path) -> Result<File> {
     let file = File::options()
         .write(true)
-        .read(true)
         .create_new(true)
         .mode(0o600)
         .open(path);
@@ -214,11 +214,12 @@ pub(crate) async fn restore(qmp: &Client, folder: &Path, timeout: Duration) -> R
     qmp.execute_raw("migrate-set-parameters", json!({"announce-rounds": 0}))
         .await
         .map_err(when)?;
-    pass(qmp, file).await.map_err(when)?;
+    let channel = Channel::open(qmp, file).await.map_err(when)?;
     let before = qmp.position();
-    let uri = format!("fd:{DEVICES}");
+    let uri = channel.uri();
     qmp.execute(MigrateIncoming { uri }).await.map_err(when)?;
     let migration = ended(qmp, before, end).await.map_err(when)?;
+    channel.close(qmp).await.map_err(when)?;
     migration.map_err(|reason| failed("load", reason))
 }
 
@@ -234,9 +235,54 @@ async fn capabilities(qmp: &Client) -> alpy_qmp::Result<()> {
         .map(drop)
 }
 
-async fn pass(qmp: &Client, file: File) -> alpy_qmp::Result<()> {
-    let fdname = DEVICES.to_owned();
-    qmp.execute(Getfd { fdname }).descriptor(file).await.map(drop)
+/// The file of the devices, open in QEMU, as a channel of migration.
+enum Channel {
+    /// By the name of a descriptor: up to QEMU 11.0.
+    Descriptor,
+    /// By a path that leads to a descriptor: from QEMU 9.0 on.
+    File(AddedFd),
+}
+
+impl Channel {
+    /// Passes the file on to QEMU.
+    async fn open(qmp: &Client, file: File) -> alpy_qmp::Result<Self> {
+        if !migrates_to_files(qmp).await? {
+            let fdname = DEVICES.to_owned();
+            qmp.execute(Getfd { fdname }).descriptor(file).await?;
+            return Ok(Self::Descriptor);
+        }
+        let add = AddFd {
+            fdset_id: None,
+            opaque: Some(DEVICES.to_owned()),
+        };
+        qmp.execute(add).descriptor(file).await.map(Self::File)
+    }
+
+    fn uri(&self) -> String {
+        match self {
+            Self::Descriptor => format!("fd:{DEVICES}"),
+            // Not by its own path: QMP takes UTF-8 alone, and `file:` splits a path at `,offset=`. Not `/dev/fdset/N`, which QEMU 9.0 does
+            // not open.
+            Self::File(added) => format!("file:/proc/self/fd/{}", added.fd),
+        }
+    }
+
+    /// Closes the descriptor that was passed. A migration closes one that it was given by name.
+    async fn close(self, qmp: &Client) -> alpy_qmp::Result<()> {
+        let Self::File(AddedFd { fdset_id, fd, .. }) = self else {
+            return Ok(());
+        };
+        let fd = Some(fd);
+        qmp.execute(RemoveFd { fdset_id, fd }).await.map(drop)
+    }
+}
+
+/// Whether migration knows addresses of the form `file:`. They are in QEMU since 8.2; the capability `mapped-ram`, which works with no others,
+/// since 9.0.
+async fn migrates_to_files(qmp: &Client) -> alpy_qmp::Result<bool> {
+    let offered = qmp.execute_raw("query-migrate-capabilities", json!(null)).await?;
+    let mut offered = offered.as_array().into_iter().flatten();
+    Ok(offered.any(|offer| offer["capability"] == "mapped-ram"))
 }
 
 /// Waits for the end of a migration, and says why it failed if it has.

@@ -129,13 +129,14 @@ commands! {
 
     /// Starts to save or move the machine's state. The reply comes before the end, see [`QueryMigrate`].
     Migrate {
-        /// Where to, for example `fd:name` with a name from [`Getfd`].
+        /// Where to, for example `fd:name` with a name from [`Getfd`]. From QEMU 11.1 on, `fd:` takes sockets and pipes alone, and
+        /// `file:path` a file.
         uri: String,
     } = "migrate" -> Empty;
 
     /// Starts to load a state, in a QEMU that was started with `-incoming defer`.
     MigrateIncoming {
-        /// Where from, for example `fd:name` with a name from [`Getfd`].
+        /// Where from, as in [`Migrate`].
         uri: String,
     } = "migrate-incoming" -> Empty;
 

@@ -44,7 +44,7 @@ impl Options {
     }
 
     /// Listens on `path`, for a server that connects, as QEMU does with
-    /// `-chardev socket,id=qmp,path=path,server=off -mon chardev=qmp,mode=control`.
+    /// `-chardev socket,id=qmp,path=path,server=off -qmp chardev:qmp`.
     ///
     /// # Errors
     /// [`Error::Listen`], also when a file of this name exists.
@@ -64,7 +64,7 @@ impl Options {
     }
 
     /// Takes over a socket whose other end a server has: one of [`UnixStream::pair`], best. The server inherits the other as
-    /// descriptor N, `-chardev socket,id=qmp,fd=N -mon chardev=qmp,mode=control`. There is then no socket file, nobody else
+    /// descriptor N, `-chardev socket,id=qmp,fd=N -qmp chardev:qmp`. There is then no socket file, nobody else
     /// can connect, and the end of either side is noticed at once.
     ///
     /// Cancel safe: the connection is closed.
@@ -103,7 +103,7 @@ impl Listener {
     }
 
     /// Waits for a server to connect and to greet, within [`Options::greeting_timeout`] in all. May be called again, for a
-    /// server that comes back (`reconnect=` of QEMU's chardev).
+    /// server that comes back (`reconnect-ms=` of QEMU's chardev, `reconnect=` before QEMU 9.2).
     ///
     /// Cancel safe: a connection that was begun is closed.
     ///

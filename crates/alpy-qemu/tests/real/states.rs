@@ -6,8 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use alpy_need::need;
-use alpy_qemu::{Accelerator, Backend, Disk, Error, Machine, Nic, Qemu, Recipe, Seed, fingerprint};
+use alpy_qemu::{
+    Accelerator, Backend, Disk, DiskModel, Error, Machine, Nic, Qemu, Recipe, Seed, fingerprint,
+};
+use alpy_qmp::ErrorClass;
 use alpy_qmp::commands::{HumanMonitorCommand, QueryStatus};
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::guest::{self, LONG};
@@ -43,6 +47,17 @@ async fn monitor(qemu: &Qemu, line: &str) -> String {
         .execute(HumanMonitorCommand { command_line })
         .await
         .unwrap()
+}
+
+/// Has QEMU write to the disks of a restored machine before its CPUs start. From QEMU 10 on they are inactive until then.
+async fn activate_disks(qemu: &Qemu) {
+    let activate = qemu
+        .qmp()
+        .execute_raw("blockdev-set-active", json!({"active": true}));
+    match activate.await {
+        Err(alpy_qmp::Error::Server(error)) if error.class == ErrorClass::CommandNotFound => {}
+        result => drop(result.unwrap()),
+    }
 }
 
 /// All files of a folder, with their content.
@@ -81,6 +96,7 @@ async fn memory_and_disk_are_as_they_were_and_the_image_and_the_state_are_not_wr
         let memory = monitor(&qemu, "xp /4xb 0x7c00").await;
         assert!(memory.contains("0x31 0xc0 0x8e 0xd8"), "{memory}");
         // What the guest has written, and what somebody writes now, which the next one does not see.
+        activate_disks(&qemu).await;
         monitor(&qemu, "qemu-io disk0 \"read -P 0x31 512 1\"").await;
         monitor(&qemu, "qemu-io disk0 \"write -P 0x77 512 512\"").await;
         qemu.quit(LONG).await.unwrap();
@@ -122,6 +138,39 @@ async fn goes_on_where_it_was_and_needs_its_folder_no_more() {
     let mut said = String::new();
     console.read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "alpy\r\n");
+}
+
+#[tokio::test]
+async fn uses_nothing_that_this_qemu_calls_deprecated() {
+    need!(qemu, swtpm);
+    let folder = tempfile::tempdir().unwrap();
+    let disk = guest::disk(folder.path());
+    let machine = Machine::new()
+        .memory_mib(32)
+        .disk(Disk::new(&disk).format("raw"))
+        .disk(Disk::new(&disk).format("raw").model(DiskModel::Ide))
+        .cdrom(&disk)
+        .seed(Seed::new("deprecated"))
+        .tpm()
+        .network_boot();
+    let nics = || vec![Nic::new(Backend::Nowhere).capture(folder.path().join("link0.pcap"))];
+    let state = folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let saved = Qemu::start(&machine, nics(), guest::tcg().save_to(&state))
+        .await
+        .unwrap();
+    saved.save(LONG).await.unwrap();
+    saved.quit(LONG).await.unwrap();
+    let restored = Qemu::start(&machine, nics(), guest::tcg().restore_from(&state))
+        .await
+        .unwrap();
+    restored.restore(LONG).await.unwrap();
+    restored.start_cpu().await.unwrap();
+    restored.plug_nic(Nic::new(Backend::Nowhere)).await.unwrap();
+    restored.quit(LONG).await.unwrap();
+    for said in [saved, restored].map(|qemu| qemu.stderr_tail()) {
+        assert!(!said.contains("deprecated"), "{said}");
+    }
 }
 
 #[tokio::test]

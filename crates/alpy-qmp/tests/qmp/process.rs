@@ -39,12 +39,7 @@ impl Process {
     /// Likewise, and a second handle of the client's end, for bytes that the client would never send.
     pub(crate) async fn qemu_with_meddler(arguments: &[&str]) -> (Client, UnixStream, Self) {
         let (ours, theirs) = pair();
-        let monitor = [
-            "-chardev",
-            "socket,id=qmp,fd=0",
-            "-mon",
-            "chardev=qmp,mode=control",
-        ];
+        let monitor = ["-chardev", "socket,id=qmp,fd=0", "-qmp", "chardev:qmp"];
         let process = Self::qemu(&[arguments, &monitor].concat(), theirs);
         let meddler = ours.try_clone().expect("a second handle");
         (attach(ours).await, meddler, process)

@@ -79,19 +79,24 @@ async fn comes_to_a_listener_again_and_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("qmp");
     let listener = Options::new().listen(&path).expect("a listener");
-    let chardev = format!("socket,id=qmp,path={},server=off,reconnect=1", path.display());
-    let monitor = [
-        "-M",
-        "none",
-        "-chardev",
-        &chardev,
-        "-mon",
-        "chardev=qmp,mode=control",
-    ];
+    let reconnect = reconnect_option().await;
+    let chardev = format!("socket,id=qmp,path={},server=off,{reconnect}", path.display());
+    let monitor = ["-M", "none", "-chardev", &chardev, "-qmp", "chardev:qmp"];
     let _process = Process::qemu(&monitor, Stdio::null());
     for _ in 0..2 {
         let client = listener.accept().await.expect("QEMU");
         client.execute(QueryVersion).await.expect("a version");
+    }
+}
+
+/// Has a chardev connect again every second: QEMU 9.2 has renamed the option.
+async fn reconnect_option() -> &'static str {
+    let (client, _process) = Process::qemu_on_pair(&["-M", "none"]).await;
+    let schema = client.execute(QueryQmpSchema).await.expect("a schema");
+    if format!("{schema:?}").contains("\"reconnect-ms\"") {
+        "reconnect-ms=1000"
+    } else {
+        "reconnect=1"
     }
 }
 
