@@ -4,6 +4,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use alpy_need::need;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::lab::{DEADLINE, Kill, Lab, program};
 
@@ -46,12 +48,8 @@ impl Node {
         nsenter
     }
 
-    fn signal(&self, name: &str) {
-        let status = program("kill")
-            .args([name, &self.hold.to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.hold.try_into().unwrap()), signal).unwrap();
     }
 
     async fn status(&mut self) -> ExitStatus {
@@ -77,7 +75,7 @@ async fn hold_ends_well_when_standard_input_ends_and_takes_the_namespace_along()
 #[tokio::test]
 async fn hold_ends_at_once_on_sigterm_and_sigint() {
     need!(user_namespaces);
-    for (signal, status) in [("-TERM", 128 + 15), ("-INT", 128 + 2)] {
+    for (signal, status) in [(Signal::SIGTERM, 128 + 15), (Signal::SIGINT, 128 + 2)] {
         let mut node = Node::start().await;
         node.signal(signal);
         assert_eq!(node.status().await.code(), Some(status), "{signal}");

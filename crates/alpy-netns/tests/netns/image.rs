@@ -6,9 +6,14 @@ use alpy_netns::{HELPER, HELPER_HASH, HELPER_PATH, image_tar};
 
 use crate::lab::program;
 
+/// Every user's test executable has the helper in it. Most of it is netlink's code and the standard library, whose size goes with the
+/// compiler: 2,507,672 bytes by rustc 1.85 and 2,432,992 by 1.95. A tenth more leaves room for other compilers and C libraries, but not for
+/// another dependency of that size or for symbols that were not stripped.
+const LARGEST: usize = 2_750_000;
+
 #[test]
 fn the_helper_is_small_and_has_a_hash() {
-    assert!(HELPER.len() <= 2_500_000, "{} bytes", HELPER.len());
+    assert!(HELPER.len() <= LARGEST, "{} bytes", HELPER.len());
     assert!(
         HELPER_HASH.len() == 32 && HELPER_HASH.bytes().all(|c| c.is_ascii_hexdigit()),
         "{HELPER_HASH}"
