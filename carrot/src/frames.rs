@@ -9,6 +9,8 @@ use alpy::pcap::{Frame, Reader, Writer};
 use anyhow::{Context, Result, ensure};
 use tokio::time::{interval, timeout};
 
+use crate::server::while_running;
+
 const IMAGE: &str = "tcpreplay";
 
 /// How long tcpdump may take until it listens.
@@ -87,6 +89,9 @@ impl Listener {
     }
 
     /// Ends it when it has seen so many frames, or after 10 s; the frames that it has seen.
+    ///
+    /// # Errors
+    /// It has ended before: how, and what it printed.
     pub async fn stop_after(self, count: usize) -> Result<Vec<Vec<u8>>> {
         let mut looks = interval(LOOK);
         let enough = async {
@@ -97,7 +102,9 @@ impl Listener {
             anyhow::Ok(())
         };
         // Whoever asks sees which ones are missing.
-        let _ = timeout(STOP_LIMIT, enough).await;
+        if let Ok(done) = timeout(STOP_LIMIT, while_running(&self.0, enough)).await {
+            done?;
+        }
         let output = self.0.stop("SIGINT", STOP_LIMIT).await?;
         frames_in(&output.stdout)
     }

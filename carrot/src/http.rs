@@ -2,11 +2,12 @@
 //! HTTP servers in nodes, and requests from nodes.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use alpy::docker::Running;
 use alpy::{Node, step};
 use anyhow::{Context, Result, ensure};
+
+use crate::server::{self, while_running};
 
 /// An HTTP server on port 80 of a node, whose page is the name that it was given.
 #[derive(Debug)]
@@ -23,16 +24,9 @@ pub async fn serve(node: &Node, name: &str) -> Result<Server> {
             .command(["httpd", "-f", "-vv", "-p", "80", "-h", "/www"])
             .start(node.engine())
             .await?;
-        // It says nothing when it begins to listen: until then, connections are refused.
-        let own = fetch(
-            node,
-            "127.0.0.1",
-            1,
-            &["--retry", "50", "--retry-connrefused", "--retry-delay", "1"],
-        )
-        .await?;
+        let own = first_page(node, &server).await?;
         ensure!(
-            own.get(name) == Some(&1),
+            own.trim() == name,
             "expected the page {name:?} from the server itself, saw {own:?}"
         );
         anyhow::Ok(Server(server))
@@ -43,9 +37,25 @@ pub async fn serve(node: &Node, name: &str) -> Result<Server> {
 impl Server {
     /// Ends the server, as an outage would: at once.
     pub async fn stop(self) -> Result<()> {
-        self.0.stop("SIGKILL", Duration::from_secs(5)).await?;
-        Ok(())
+        server::stop(self.0, "SIGKILL").await
     }
+}
+
+/// Waits until a server of the caller's own answers on port 80 of its node.
+///
+/// # Errors
+/// The server ends: how, and what it printed. Nothing answers within some 50 s.
+pub async fn listens(node: &Node, server: &Running) -> Result<()> {
+    first_page(node, server).await.map(drop)
+}
+
+/// The page at `/`. A server says nothing when it begins to listen: until then, connections are refused.
+async fn first_page(node: &Node, server: &Running) -> Result<String> {
+    let image = rabbit::image(node.engine(), "http").await?;
+    let argv = "curl --silent --show-error --retry 50 --retry-connrefused --retry-delay 1 http://127.0.0.1/";
+    let client = node.application("http-client", &image)?.command(argv.split(' '));
+    let asked = async { Ok(client.run(node.engine()).await?.success()?) };
+    Ok(while_running(server, asked).await?.stdout_text().into_owned())
 }
 
 /// Sends requests from a node, one after the other and each over a connection of its own, and counts the pages that came back
@@ -54,19 +64,6 @@ impl Server {
 /// # Errors
 /// A request that fails is an error, whatever the other ones did.
 pub async fn requests(node: &Node, address: &str, count: u32) -> Result<BTreeMap<String, u32>> {
-    fetch(node, address, count, &[]).await
-}
-
-/// The share of a server among pages that were counted, between 0 and 1.
-pub fn share(pages: &BTreeMap<String, u32>, name: &str) -> Result<f64> {
-    let all: u32 = pages.values().sum();
-    let of = pages.get(name).copied().unwrap_or(0);
-    (all > 0)
-        .then(|| f64::from(of) / f64::from(all))
-        .context("no page was counted")
-}
-
-async fn fetch(node: &Node, address: &str, count: u32, options: &[&str]) -> Result<BTreeMap<String, u32>> {
     let image = rabbit::image(node.engine(), "http").await?;
     let url = format!("http://{address}/?request=[1-{count}]");
     let argv = [
@@ -80,7 +77,7 @@ async fn fetch(node: &Node, address: &str, count: u32, options: &[&str]) -> Resu
         "--header",
         "Connection: close",
     ];
-    let argv = argv.iter().chain(options).copied().chain([url.as_str()]);
+    let argv = argv.into_iter().chain([url.as_str()]);
     let client = node.application("http-client", &image)?.command(argv);
     let output = client.run(node.engine()).await?.success()?;
     let text = output.stdout_text();
@@ -94,4 +91,13 @@ async fn fetch(node: &Node, address: &str, count: u32, options: &[&str]) -> Resu
         "expected {count} pages from {address}, saw {answered}: {pages:?}"
     );
     Ok(pages)
+}
+
+/// The share of a server among pages that were counted, between 0 and 1.
+pub fn share(pages: &BTreeMap<String, u32>, name: &str) -> Result<f64> {
+    let all: u32 = pages.values().sum();
+    let of = pages.get(name).copied().unwrap_or(0);
+    (all > 0)
+        .then(|| f64::from(of) / f64::from(all))
+        .context("no page was counted")
 }

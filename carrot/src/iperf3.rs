@@ -8,6 +8,8 @@ use alpy::{Node, step};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::server;
+
 /// How long a server may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -55,9 +57,11 @@ pub async fn serve(node: &Node) -> Result<Server> {
 
 impl Server {
     /// Ends the server.
+    ///
+    /// # Errors
+    /// It has ended before: how, and what it printed.
     pub async fn stop(self) -> Result<()> {
-        self.0.stop("SIGTERM", Duration::from_secs(5)).await?;
-        Ok(())
+        server::stop(self.0, "SIGTERM").await
     }
 }
 

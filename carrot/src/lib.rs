@@ -5,6 +5,7 @@
 //! - [`ping`]: echo requests from a node, answered or lost.
 //! - [`iperf3`]: throughput between two nodes, over TCP and UDP.
 //! - [`http`]: servers and requests.
+//! - [`server`]: a server that is asked whether it is ready.
 //! - [`tcp`]: connections that are dropped.
 //! - [`frames`]: frames of any kind, sent and received as they are.
 //! - [`wire`]: what the captures of a finished test show.
@@ -15,6 +16,7 @@ pub mod frames;
 pub mod http;
 pub mod iperf3;
 pub mod ping;
+pub mod server;
 pub mod tcp;
 pub mod wire;
 

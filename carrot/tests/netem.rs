@@ -110,6 +110,7 @@ impl<'a> Lab<'a> {
             .command(["httpd", "-f", "-p", "80", "-h", "/www"])
             .start(bed.engine())
             .await?;
+        carrot::http::listens(bed.node(0), &server).await?;
         bed.start_cpu().await?;
         let mut shell = carrot::login(bed).await?;
         carrot::configure(

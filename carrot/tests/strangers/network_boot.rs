@@ -198,7 +198,12 @@ async fn serve_files(node: &Node, machine: &images::Machine, pages: &[(&str, &st
     for (page, content) in pages {
         server = server.file(format!("/www/{page}"), *content, 0o644);
     }
-    Ok(step!("Start HTTP server", server.start(node.engine())).await?)
+    let start = async {
+        let server = server.start(node.engine()).await?;
+        carrot::http::listens(node, &server).await?;
+        anyhow::Ok(server)
+    };
+    step!("Start HTTP server", start).await
 }
 
 /// Whether this is a DHCP message of this type: RFC 2131, section 2, and RFC 2132, section 9.6, whose option comes first.
