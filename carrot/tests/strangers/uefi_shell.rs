@@ -8,7 +8,7 @@ use alpy::pcap::filter;
 use alpy::qemu::{Firmware, Machine};
 use alpy::{Link, Testbed, step};
 use alpy_need::need;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use carrot::ping;
 
 use crate::SOON;
@@ -58,7 +58,10 @@ async fn the_shell_of_firmware_pings_a_node_and_answers_it() -> Result<()> {
         .link(Link::new().address("192.168.0.1/24"))
         .run(async |bed| {
             bed.start_cpu().await?;
-            step!("Go to the shell", to_the_shell().choose(bed.console())).await?;
+            let menu = to_the_shell();
+            step!("Go to the shell", menu.choose(bed.console())).await.context(
+                "no shell reached; an OVMF of 2026 or later has none: there, boot the one of Debian's package efi-shell-x64 from a disk",
+            )?;
             let mut shell = Cli::uefi_shell().open(bed.console()).await?;
             shell
                 .run("ifconfig -s eth0 static 192.168.0.2 255.255.255.0 192.168.0.1")

@@ -57,6 +57,9 @@ impl Cli {
     }
 
     /// The shell of UEFI firmware, as EDK II's in OVMF.
+    ///
+    /// OVMF with secure boot has none, nor has any OVMF of 2026 or later. There, boot the shell from a disk as `EFI/BOOT/BOOTX64.EFI`: Debian has
+    /// it in the package efi-shell-x64.
     pub fn uefi_shell() -> Self {
         Self::new("Shell> ")
             .also_prompt(r"\> ")
