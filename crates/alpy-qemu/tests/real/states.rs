@@ -142,7 +142,7 @@ async fn goes_on_where_it_was_and_needs_its_folder_no_more() {
 
 #[tokio::test]
 async fn uses_nothing_that_this_qemu_calls_deprecated() {
-    need!(qemu, swtpm);
+    need!(qemu);
     let folder = tempfile::tempdir().unwrap();
     let disk = guest::disk(folder.path());
     let machine = Machine::new()
@@ -151,7 +151,6 @@ async fn uses_nothing_that_this_qemu_calls_deprecated() {
         .disk(Disk::new(&disk).format("raw").model(DiskModel::Ide))
         .cdrom(&disk)
         .seed(Seed::new("deprecated"))
-        .tpm()
         .network_boot();
     let nics = || vec![Nic::new(Backend::Nowhere).capture(folder.path().join("link0.pcap"))];
     let state = folder.path().join("state");
