@@ -18,7 +18,7 @@ use crate::args::Args;
 use crate::images::{self, Base};
 use crate::process::{self, Kind, Stream};
 use crate::workspace::{self, Workspace};
-use crate::{needs, rabbit_tests, stop};
+use crate::{engine, needs, rabbit_tests, stop};
 use figures::Figures;
 
 const HELP: &str = "\
@@ -71,9 +71,9 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
 
     let needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS, images::PROGRAMS].concat();
-    let engine = match std::env::var_os("DOCKER_HOST") {
-        Some(_) => rabbit_tests::ensure(needed, &workspace.target)?,
-        None => rabbit_tests::ensure_private(needed, &folder)?,
+    let engine = match engine::is_named() {
+        true => rabbit_tests::ensure(needed, &workspace.target)?,
+        false => rabbit_tests::ensure_private(needed, &folder)?,
     };
     rabbit_tests::build_images(&workspace, Base::default())?;
     let python = python::ensure(&folder)?;

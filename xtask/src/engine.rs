@@ -2,7 +2,6 @@
 //! The container engine: one that answers already, else a private one that ends with its last user.
 
 mod discover;
-mod http;
 mod keeper;
 mod lease;
 mod remains;
@@ -12,7 +11,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::needs::Need;
-pub use discover::{at, discover};
+pub use discover::{at, discover, is_named};
 pub use keeper::{KEEPER, main as keeper};
 use lease::Lease;
 pub use lease::remove_leftovers;
@@ -30,7 +29,7 @@ pub struct Engine {
 impl Engine {
     /// The engine that answers, else a private one with its data in `alpy/engine` of the target folder.
     pub fn ensure(target: &Path) -> Result<Self> {
-        match discover() {
+        match discover()? {
             Some(engine) => Ok(engine),
             None => Self::private(target),
         }

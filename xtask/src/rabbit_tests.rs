@@ -144,7 +144,7 @@ fn with_tests<T>(
 
 /// An engine, and before it what the task needs: first all that an ordinary user has to see to himself.
 pub fn ensure(mut needed: Vec<needs::Need>, target: &Path) -> Result<Engine> {
-    match engine::discover() {
+    match engine::discover()? {
         Some(engine) => {
             needs::ensure(&needed)?;
             tun::ensure(engine.rootless)?;

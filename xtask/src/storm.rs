@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::args::Args;
 use crate::process::{self, Kind};
 use crate::workspace::Workspace;
-use crate::{build, needs, rabbit_tests};
+use crate::{build, engine, needs, rabbit_tests};
 
 const HELP: &str = "\
 End tests at random moments and in many ways, and look each time whether anything of them stays: containers, images, processes,
@@ -53,9 +53,9 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     }
     let workspace = Workspace::read()?;
     let needed = [needs::RABBIT_TESTS, needs::CRATE_TESTS].concat();
-    let engine = match std::env::var_os("DOCKER_HOST") {
-        Some(_) => rabbit_tests::ensure(needed, &workspace.target)?,
-        None => rabbit_tests::ensure_private(needed, &workspace.target.join("alpy-storm"))?,
+    let engine = match engine::is_named() {
+        true => rabbit_tests::ensure(needed, &workspace.target)?,
+        false => rabbit_tests::ensure_private(needed, &workspace.target.join("alpy-storm"))?,
     };
     let test = build::test("alpy", "storm")?;
     let mut command = process::command(&test.executable);

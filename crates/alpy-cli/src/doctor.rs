@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
-use alpy::docker::Engine;
+use alpy::docker::{self, Engine};
 use alpy::qemu::{Accelerator, Firmware, Machine};
 use anyhow::Result;
 use serde::Serialize;
@@ -49,14 +49,9 @@ pub async fn run(output: &Output) -> Result<ExitCode> {
             "install QEMU first".to_owned(),
         )),
     };
-    let engine = engine.map(|engine| engine_words(&engine)).map_err(|error| {
-        let error = error.to_string();
-        // Which sockets were tried is for those who know that there is an engine.
-        let (found, _) = error.split_once("; remedy: ").unwrap_or((&error, ""));
-        let remedy = "sudo apt-get install docker.io, and become one of the group `docker`; or a rootless engine; or \
-                      DOCKER_HOST, should there be one elsewhere";
-        (found.to_owned(), remedy.to_owned())
-    });
+    let engine = engine
+        .map(|engine| engine_words(&engine))
+        .map_err(|error| no_engine(&error));
     let findings = [
         required("QEMU", emulator),
         optional("accelerator", accelerator),
@@ -180,6 +175,19 @@ async fn accelerator() -> Found {
             "see the error".to_owned(),
         )),
     }
+}
+
+/// What is wrong with the engine, and the remedy.
+fn no_engine(error: &docker::Error) -> (String, String) {
+    const INSTALL: &str = "sudo apt-get install docker.io, and become one of the group `docker`; or a rootless engine; or \
+                           DOCKER_HOST, should there be one elsewhere";
+    let text = error.to_string();
+    let (found, remedy) = text.split_once("; remedy: ").unwrap_or((&text, INSTALL));
+    let remedy = match error {
+        docker::Error::NoEngine(why) if !why.is_choice() => INSTALL,
+        _ => remedy,
+    };
+    (found.to_owned(), remedy.to_owned())
 }
 
 fn engine_words(engine: &Engine) -> String {

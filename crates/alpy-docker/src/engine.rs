@@ -2,14 +2,13 @@
 //! The engine: found, asked, swept.
 
 use std::collections::{BTreeMap, HashMap};
-use std::env;
 use std::future::Future;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alpy_engine_address::{self as address, Candidate, FoundBy, LIMIT, Reason};
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, RemoveContainerOptions, WaitContainerOptions};
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
@@ -19,7 +18,6 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::discovery::{self, Attempt, Candidate};
 use crate::plain::{encode, get, ping};
 use crate::under_way::UnderWay;
 use crate::{Error, Result};
@@ -28,9 +26,6 @@ use crate::{Error, Result};
 pub(crate) type Events = BoxStream<'static, EventResult>;
 
 type EventResult = Result<EventMessage, bollard::errors::Error>;
-
-/// How long an engine has to say who it is.
-const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// A container engine: Docker, or one that speaks its language. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -102,9 +97,9 @@ impl Engine {
     /// Cancel safe. Each place has 5 seconds to answer.
     ///
     /// # Errors
-    /// [`Unreachable`](Error::Unreachable) and [`Denied`](Error::Denied) list what was tried and why each failed.
+    /// [`Error::NoEngine`], which lists what was tried and why each failed.
     pub async fn connect() -> Result<Self> {
-        Self::first_of(discovery::candidates(|name| env::var(name).ok())?).await
+        Self::first_of(address::candidates()?).await
     }
 
     /// The engine at an address such as `unix:///run/user/1000/docker.sock`. Cancel safe.
@@ -112,34 +107,21 @@ impl Engine {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn connect_to(address: &str) -> Result<Self> {
-        Self::first_of(vec![discovery::candidate("the caller", address)?]).await
+        Self::first_of(vec![address::candidate(FoundBy::Caller, address)?]).await
     }
 
     async fn first_of(candidates: Vec<Candidate>) -> Result<Self> {
         let mut tried = Vec::new();
-        let mut denied = None;
         for candidate in candidates {
-            let reason = match greet(&candidate).await {
+            match greet(&candidate).await {
                 Ok(engine) => {
                     tracing::debug!(info = ?engine.info, "connected to the engine");
                     return Ok(engine);
                 }
-                Err(Greeting::Denied) => {
-                    denied.get_or_insert_with(|| candidate.socket.clone());
-                    "permission denied".to_owned()
-                }
-                Err(Greeting::Useless(reason)) => reason,
-            };
-            tried.push(Attempt {
-                address: format!("unix://{}", candidate.socket.display()),
-                found_by: candidate.found_by,
-                reason,
-            });
+                Err(reason) => tried.push(candidate.attempt(reason)),
+            }
         }
-        Err(match denied {
-            Some(socket) => Error::Denied { socket, tried },
-            None => Error::Unreachable { tried },
-        })
+        Err(address::Error::of(tried).into())
     }
 
     /// Sets how long one request may take: 30 seconds if not set. Making images has 10 minutes instead.
@@ -413,44 +395,29 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
     })
 }
 
-/// Why a socket is of no use.
-enum Greeting {
-    Denied,
-    Useless(String),
-}
-
 /// Connects and asks who is there.
-async fn greet(candidate: &Candidate) -> Result<Engine, Greeting> {
-    let Candidate { socket, found_by } = candidate;
-    let useless = |reason: String| Greeting::Useless(reason);
-    let silent = |_| Greeting::Useless(format!("no answer within {GREETING_LIMIT:?}"));
+async fn greet(candidate: &Candidate) -> Result<Engine, Reason> {
+    let socket = &candidate.socket;
+    if socket.to_str().is_none() {
+        return Err(Reason::Other("its path is not UTF-8".to_owned()));
+    }
+    let silent = |_| Reason::Silent(LIMIT);
     // A plain connection first: its error is an io::Error with a kind, where bollard's is prose.
-    let peer = match timeout(GREETING_LIMIT, UnixStream::connect(socket))
+    let stream = timeout(LIMIT, UnixStream::connect(socket))
         .await
-        .map_err(silent)?
-    {
-        Ok(stream) => stream.peer_cred(),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(Greeting::Denied),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(useless("no such socket".to_owned()));
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return Err(useless("nothing listens there".to_owned()));
-        }
-        Err(error) => return Err(useless(error.to_string())),
-    };
+        .map_err(silent)??;
     let info = EngineInfo {
-        address: format!("unix://{}", socket.display()),
-        found_by: found_by.clone(),
+        address: candidate.address(),
+        found_by: candidate.found_by.to_string(),
         version: String::new(),
         api_version: String::new(),
-        rootless: peer.is_ok_and(|peer| peer.uid() != 0),
+        rootless: stream.peer_cred().is_ok_and(|peer| peer.uid() != 0),
         podman: false,
     };
-    timeout(GREETING_LIMIT, introduce(socket, info))
+    timeout(LIMIT, introduce(socket, info))
         .await
         .map_err(silent)?
-        .map_err(|error| useless(chain(&error)))
+        .map_err(|error| Reason::Other(chain(&error)))
 }
 
 async fn introduce(socket: &Path, mut info: EngineInfo) -> Result<Engine, bollard::errors::Error> {

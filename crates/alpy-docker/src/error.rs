@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Failure;
 use crate::output::title;
-use crate::{Attempt, Failure};
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,49 +15,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No engine answered.
-    #[error(
-        "no container engine answers; remedy: start Docker, or set DOCKER_HOST to where it listens; tried {}",
-        list(tried)
-    )]
-    Unreachable {
-        /// Each place that was tried, and why it is of no use.
-        tried: Vec<Attempt>,
-    },
-
-    /// There is an engine, and this user may not talk to it.
-    #[error(
-        "permission denied on the engine's socket {}; remedy: join the group that owns it (sudo usermod -aG docker $USER, then \
-         log in again), or set DOCKER_HOST to a rootless engine of your own; tried {}", socket.display(), list(tried)
-    )]
-    Denied {
-        /// The socket that exists and does not let this user in.
-        socket: PathBuf,
-        /// Each place that was tried, and why it is of no use.
-        tried: Vec<Attempt>,
-    },
-
-    /// An engine address of a kind that alpy does not speak.
-    #[error(
-        "{origin} names the engine {address:?}; only unix sockets are supported, as in unix:///var/run/docker.sock"
-    )]
-    UnsupportedAddress {
-        /// Where the address was found.
-        origin: String,
-        /// The address.
-        address: String,
-    },
-
-    /// The settings of the Docker CLI cannot be followed.
-    #[error("cannot follow the Docker context {context:?} in {}: {reason}", place.display())]
-    BadContext {
-        /// The name of the context.
-        context: String,
-        /// The file or folder that was read.
-        place: PathBuf,
-        /// Why not.
-        reason: String,
-    },
+    /// There is no engine to talk to.
+    #[error(transparent)]
+    NoEngine(#[from] alpy_engine_address::Error),
 
     /// A value that no engine would take, refused before anything was touched.
     #[error("{what} {value:?} is not usable: {why}")]
@@ -185,9 +145,4 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-}
-
-fn list(tried: &[Attempt]) -> String {
-    let all: Vec<String> = tried.iter().map(ToString::to_string).collect();
-    all.join("; ")
 }

@@ -24,12 +24,12 @@
 //! - [`Running`]: a container in the background: its output as it comes, signals, files, its end.
 //! - [`Output`], [`ExitStatus`], [`Failure`]: what it wrote, how it ended, and the error made of it.
 //! - [`Archive`], [`Tar`]: the files of an image or for a container.
+//! - [`address`]: where the engine is looked for.
 //! - [`Error`]: each thing that goes wrong has its own variant and says what to do.
 
 mod archive;
 mod container;
 mod create;
-mod discovery;
 mod engine;
 mod error;
 mod exec;
@@ -41,9 +41,9 @@ mod status;
 mod under_way;
 mod watch;
 
+pub use alpy_engine_address as address;
 pub use archive::{Archive, Tar};
 pub use container::Container;
-pub use discovery::Attempt;
 pub use engine::{ContainerInfo, Engine, EngineInfo};
 pub use error::{Error, Result};
 pub use output::{Failure, Output, Stream};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use alpy_docker::{Container, Engine, Error};
+use alpy_docker::{Container, Engine, Error, address};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -194,7 +194,10 @@ async fn what_is_no_engine_is_told_apart() {
             .await
             .unwrap()
             .unwrap_err();
-        assert!(matches!(error, Error::Unreachable { .. }), "{number}: {error:?}");
+        assert!(
+            matches!(error, Error::NoEngine(address::Error::Unreachable { .. })),
+            "{number}: {error:?}"
+        );
         let text = error.to_string();
         assert!(
             text.contains(fake.socket().to_str().unwrap()) && text.contains(reason),
@@ -217,7 +220,10 @@ async fn no_socket_and_no_listener_are_told_apart() {
     let error = Engine::connect_to(&address).await.unwrap_err().to_string();
     assert!(error.contains("nothing listens there"), "{error}");
     let error = Engine::connect_to("tcp://localhost:2375").await.unwrap_err();
-    assert!(matches!(error, Error::UnsupportedAddress { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::NoEngine(address::Error::UnsupportedAddress { .. })),
+        "{error:?}"
+    );
 }
 
 /// Root may use any socket: what the kernel looks at is the thread's file system user, so the test changes that.
@@ -229,7 +235,7 @@ async fn a_socket_that_lets_nobody_in_is_told_apart() {
     let error = fake.connect().await.unwrap_err();
     nix::unistd::setfsuid(own);
     assert!(
-        matches!(&error, Error::Denied { socket, .. } if *socket == fake.socket()),
+        matches!(&error, Error::NoEngine(address::Error::Denied { socket, .. }) if *socket == fake.socket()),
         "{error:?}"
     );
     assert!(error.to_string().contains("usermod -aG docker"), "{error}");

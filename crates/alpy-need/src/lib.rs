@@ -16,7 +16,6 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Returns from the enclosing test, saying why, unless this machine has everything named.
@@ -184,15 +183,20 @@ fn is_static(program: &[u8]) -> bool {
     program.starts_with(b"\x7fELF\x02\x01") && headers().is_some_and(|kinds| !kinds.contains(&PT_INTERP))
 }
 
-/// A Docker engine that accepts connections on the socket that `DOCKER_HOST` names, else on the usual one.
+/// A container engine that answers. [`engine_socket`] says where.
 pub fn docker() -> Check {
-    let host = env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-    let Some(socket) = host.strip_prefix("unix://") else {
-        return Err(format!("DOCKER_HOST={host} is not a unix socket"));
-    };
-    UnixStream::connect(socket)
-        .map(drop)
-        .map_err(|error| format!("{socket}: {error}; `cargo xtask test` starts a private engine"))
+    engine_socket().map(drop)
+}
+
+/// The socket of the container engine that alpy itself would use.
+///
+/// # Errors
+/// Why there is none.
+pub fn engine_socket() -> Result<PathBuf, String> {
+    match alpy_engine_address::find() {
+        Ok(engine) => Ok(engine.socket),
+        Err(error) => Err(format!("{error}; `cargo xtask test` starts a private engine")),
+    }
 }
 
 /// A `/dev/net/tun` that the test itself may open.

@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid, setsid};
 
-use super::{http, remains};
+use super::remains;
 use crate::{needs, process};
 
 /// The hidden task of xtask that is the keeper.
@@ -119,7 +119,7 @@ impl Keeper<'_> {
         let deadline = Instant::now() + START;
         let mut ready = false;
         loop {
-            if !ready && http::ping(&socket) {
+            if !ready && alpy_engine_address::get(&socket, "/_ping").is_ok() {
                 ready = true;
                 self.tell(&self.greeting());
             }

@@ -29,12 +29,18 @@ pub(crate) fn plain(bytes: &[u8]) -> Vec<u8> {
     compiled(NOISE).0.replace_all(bytes, &b""[..]).into_owned()
 }
 
+/// At the right edge of the terminal, a line editor makes the cursor go to the next line before it goes on. In the POSIX locale,
+/// readline prints the next character, `\r`, and this character once more; elsewhere others print a space and `\r`.
 fn pattern(text: &str) -> String {
-    let characters: Vec<String> = text
-        .chars()
-        .map(|character| regex::escape(character.encode_utf8(&mut [0; 4])))
-        .collect();
-    characters.join(NOISE)
+    let mut pattern = String::new();
+    for (index, character) in text.chars().enumerate() {
+        let character = regex::escape(character.encode_utf8(&mut [0; 4]));
+        if index > 0 {
+            pattern += &format!("{NOISE}(?:(?:{character}| )\\r)?{NOISE}");
+        }
+        pattern += &character;
+    }
+    pattern
 }
 
 fn compiled(pattern: &str) -> Regex {
@@ -60,10 +66,18 @@ mod tests {
             "lo[   12.345678] eth0: Link is Up\r\ngin: ",
             "login:[ 1.0] a\r\n[  1.1][    T1] b: c\r\n ",
             "\x1b]0;title\x07l\x1b(Bogin: ",
+            "log \rin:\x1b[K \r ",
+            "logi\rin: ",
         ] {
             assert!(finds("login: ", stream), "{stream:?}");
         }
-        for stream in ["lo\r\ngin: ", "lo[  OK  ] Started.\r\ngin: ", "logon: "] {
+        for stream in [
+            "lo\r\ngin: ",
+            "lo\rgin: ",
+            "log\rog\rgin: ",
+            "lo[  OK  ] Started.\r\ngin: ",
+            "logon: ",
+        ] {
             assert!(!finds("login: ", stream), "{stream:?}");
         }
         assert!(finds("(a+) [x].*?", "(a+) [x].*?"));

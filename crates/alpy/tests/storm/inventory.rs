@@ -27,8 +27,7 @@ impl Scope {
         let name = format!("storm-{}", std::process::id());
         let base = env::var_os("ALPY_EVIDENCE")
             .map_or_else(|| alpy::evidence::target_dir().join("alpy"), PathBuf::from);
-        let host = env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        let socket = PathBuf::from(host.trim_start_matches("unix://"));
+        let socket = alpy_need::engine_socket().unwrap();
         let runtime = socket.parent().map(Path::to_owned);
         let mut scope = Self {
             evidence: base.join(&name),
