@@ -148,7 +148,7 @@ async fn the_doctor_has_a_line_for_each_thing_and_a_remedy_for_what_is_missing()
     let of = |what: &str| findings.iter().find(|finding| finding["what"] == what).unwrap();
     for (what, state, remedy) in [
         ("QEMU", "missing", "qemu-system-x86"),
-        ("container engine", "missing", "docker.io"),
+        ("container engine", "missing", "DOCKER_HOST"),
         ("swtpm", "optional", "swtpm"),
         ("docker command", "optional", "docker.io"),
     ] {
