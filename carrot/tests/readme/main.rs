@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The first test of the README, as it stands there.
+//! The first test of the README and of the documentation, as it stands there.
 
 /// In lines as wide as those of the README.
 #[rustfmt::skip]
@@ -17,5 +17,16 @@ fn the_readme_has_the_same() {
     assert!(
         readme.contains(&format!("// tests/forwards.rs\n{shown}```\n")),
         "{shown}"
+    );
+    let mut documented = String::new();
+    for line in shown.lines() {
+        let line = format!("//! {line}");
+        documented.push_str(line.trim_end());
+        documented.push('\n');
+    }
+    let first_page = include_str!("../../../crates/alpy/src/lib.rs");
+    assert!(
+        first_page.contains(&format!("//! ```no_run\n{documented}//! ```\n")),
+        "{documented}"
     );
 }

@@ -80,7 +80,7 @@ fn join_running(folder: &Path) -> Result<Option<(String, Lease)>> {
     // Whoever comes just as the keeper ends gets no answer, and starts another one.
     match lease.ready() {
         Ok(host) => {
-            eprintln!("xtask: share the private container engine that runs already");
+            eprintln!("xtask: share the private container engine that runs already, DOCKER_HOST={host}");
             Ok(Some((host, lease)))
         }
         Err(_) => Ok(None),
