@@ -73,7 +73,7 @@ pub async fn requests(node: &Node, address: &str, count: u32) -> Result<BTreeMap
         "--fail",
         "--fail-early",
         "--max-time",
-        "10",
+        "60",
         "--header",
         "Connection: close",
     ];

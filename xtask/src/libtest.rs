@@ -19,8 +19,10 @@ use crate::process::{self, Kind};
 pub struct Counts {
     /// Tests that passed.
     pub passed: u64,
-    /// Tests that failed or timed out.
+    /// Tests that failed or timed out, and those that cannot be judged: they have not passed.
     pub failed: u64,
+    /// How many of `failed` cannot be judged.
+    pub unjudged: u64,
     /// Tests that said they cannot run on this machine.
     pub skipped: u64,
 }
@@ -33,6 +35,10 @@ impl Counts {
             match case.verdict {
                 CaseVerdict::Passed => counts.passed += 1,
                 CaseVerdict::Failed | CaseVerdict::TimedOut => counts.failed += 1,
+                CaseVerdict::Unjudged => {
+                    counts.failed += 1;
+                    counts.unjudged += 1;
+                }
                 CaseVerdict::Skipped => counts.skipped += 1,
                 CaseVerdict::Ignored => {}
             }
@@ -53,6 +59,7 @@ impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.unjudged += other.unjudged;
         self.skipped += other.skipped;
     }
 }
@@ -62,9 +69,14 @@ impl fmt::Display for Counts {
         let Self {
             passed,
             failed,
+            unjudged,
             skipped,
         } = self;
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+        write!(f, "{passed} passed, {} failed, ", failed - unjudged)?;
+        if *unjudged > 0 {
+            write!(f, "{unjudged} cannot be judged, ")?;
+        }
+        write!(f, "{skipped} skipped")
     }
 }
 
@@ -93,6 +105,8 @@ pub enum CaseVerdict {
     /// Its process failed, or there was none.
     #[default]
     Failed,
+    /// It says that the host was too busy for what it measures.
+    Unjudged,
     /// It was ended after its time.
     TimedOut,
     /// It said that it cannot run here.
@@ -104,7 +118,7 @@ pub enum CaseVerdict {
 impl CaseVerdict {
     /// Whether it counts as a failure.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Failed | Self::TimedOut)
+        matches!(self, Self::Failed | Self::TimedOut | Self::Unjudged)
     }
 
     /// In words.
@@ -113,6 +127,7 @@ impl CaseVerdict {
             Self::Passed => "passed",
             Self::Failed => "failed",
             Self::TimedOut => "timed out",
+            Self::Unjudged => "cannot be judged",
             Self::Skipped => "skipped",
             Self::Ignored => "ignored",
         }

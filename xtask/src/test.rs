@@ -170,8 +170,8 @@ fn run_doctests(mut command: Command) -> Result<Ran> {
     Ok(Ran {
         counts: Counts {
             passed: 1,
-            failed: 0,
             skipped: skipped.count() as u64,
+            ..Counts::default()
         },
         failed: Vec::new(),
     })
@@ -334,8 +334,8 @@ mod tests {
         let ran = Ran {
             counts: Counts {
                 passed: 3,
-                failed: 0,
                 skipped: 2,
+                ..Counts::default()
             },
             failed: Vec::new(),
         };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Settings of a console before it starts.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +14,17 @@ use tracing::Instrument;
 use crate::console::Inner;
 use crate::shared::{Shared, drain};
 use crate::transcript::Transcript;
-use crate::{Console, Error};
+use crate::{Console, Error, Timer, timer};
 
 /// Settings of a console; made by [`Console::builder`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Builder {
     transcript: Option<PathBuf>,
     history: Option<(PathBuf, Vec<u8>)>,
     window_bytes: usize,
     send_deadline: Duration,
+    timer: Timer,
 }
 
 impl Builder {
@@ -32,6 +34,7 @@ impl Builder {
             history: None,
             window_bytes: 4 << 20,
             send_deadline: Duration::from_secs(10),
+            timer: timer::wall(),
         }
     }
 
@@ -72,6 +75,12 @@ impl Builder {
         self
     }
 
+    /// Measures the limit of every wait for the far end with this timer. Default: wall time.
+    pub fn timer(mut self, timer: Timer) -> Self {
+        self.timer = timer;
+        self
+    }
+
     /// Starts to read `stream` in the background, in the current span of tracing.
     ///
     /// The stream is in practice one end of a socket pair whose other end QEMU's serial port has. An error to read it counts
@@ -103,8 +112,19 @@ impl Builder {
             writer: Mutex::new(Some(Box::pin(writer))),
             runtime,
             send_deadline: self.send_deadline,
+            timer: self.timer,
             closing,
             reader: task.abort_handle(),
         }))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("transcript", &self.transcript)
+            .field("window_bytes", &self.window_bytes)
+            .field("send_deadline", &self.send_deadline)
+            .finish_non_exhaustive()
     }
 }

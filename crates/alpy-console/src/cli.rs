@@ -151,11 +151,11 @@ impl Cli {
     /// [`Error::GaveUp`], [`Error::Timeout`], [`Error::Ended`], and as [`Console::send`].
     pub async fn open(&self, console: &Console) -> Result<CliSession, Error> {
         let needles = self.needles();
-        let deadline = Deadline::new(self.boot_limit);
+        let mut deadline = Deadline::new(console, self.boot_limit);
         let mut came = arrived(console);
         let mut nudged = false;
         loop {
-            match console.read_until(&needles, deadline.left(self.silence)).await {
+            match deadline.read_until(console, &needles, self.silence).await {
                 Ok(found) if found.index < self.prompts.len() => break,
                 Ok(found) => return Err(gave_up(console, &found).await),
                 Err(Error::Timeout { .. }) if !deadline.is_over() => {
@@ -276,7 +276,7 @@ impl CliSession {
 
     /// Types a command without its end, so many keys at once, and returns its echo with all that came between.
     async fn echoed(&self, command: &str, at_once: usize) -> Result<Vec<u8>, Error> {
-        let deadline = Deadline::new(self.cli.limit);
+        let mut deadline = Deadline::new(&self.console, self.cli.limit);
         let mut echo = Vec::new();
         let keys: Vec<char> = command.chars().collect();
         for part in keys.chunks(at_once) {
@@ -285,10 +285,7 @@ impl CliSession {
             for key in part {
                 let key = key.to_string();
                 let needle = ReadUntil::from(key.as_str());
-                let found = self
-                    .console
-                    .read_until(&needle, deadline.left(self.cli.limit))
-                    .await;
+                let found = deadline.read_until(&self.console, &needle, self.cli.limit).await;
                 let expected = || format!("the echo of {key:?} in `{command}`");
                 let found = found.map_err(|error| deadline.of(error, expected()))?;
                 echo.extend(found.before);
@@ -328,10 +325,10 @@ fn number(text: &str) -> Option<i32> {
 
 /// Waits until nothing comes any more, and reads it.
 async fn quiet(console: &Console, limit: Duration) -> Result<(), Error> {
-    let deadline = Deadline::new(limit);
+    let mut deadline = Deadline::new(console, limit);
     loop {
         let came = arrived(console);
-        match console.read_until(&ReadUntil::EOF, deadline.left(QUIET)).await {
+        match deadline.read_until(console, &ReadUntil::EOF, QUIET).await {
             Err(Error::Timeout { .. }) if came == arrived(console) => break,
             Err(Error::Timeout { .. }) if !deadline.is_over() => {}
             Err(error) => return Err(deadline.of(error, "a pause".to_owned())),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The console: expect and send.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::ops::Range;
 use std::pin::{Pin, pin};
@@ -12,20 +12,18 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::matcher::{Searcher, Unread};
 use crate::shared::{Shared, State};
 use crate::transcript::Transcript;
-use crate::{Builder, Error, Match, ReadUntil};
+use crate::{Builder, Error, Match, ReadUntil, Running, Timer};
 
 /// How many lines an error shows of what came last.
 const SEEN_LINES: usize = 30;
 /// A pause this long is worth a look at everything for a regular expression with a long match.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Stands for a deadline that the clock cannot hold.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// Records a part of what is sent, as soon as it was: which part of which bytes.
 type Record = fn(&mut Transcript, &[u8], Range<usize>);
@@ -35,7 +33,7 @@ type Record = fn(&mut Transcript, &[u8], Range<usize>);
 /// Clones are handles of the same console: they share one reading position, and what one has read another does not see. When
 /// the last handle is dropped the background reader ends and the stream is closed.
 ///
-/// Every method that waits takes a deadline, counted from the call.
+/// Every method that waits takes a deadline, counted from the call and measured by the console's [`Timer`].
 #[derive(Clone)]
 pub struct Console {
     inner: Arc<Inner>,
@@ -47,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) writer: Mutex<Option<Pin<Box<dyn AsyncWrite + Send>>>>,
     pub(crate) runtime: Handle,
     pub(crate) send_deadline: Duration,
+    pub(crate) timer: Timer,
     pub(crate) closing: watch::Sender<bool>,
     pub(crate) reader: AbortHandle,
 }
@@ -184,13 +183,14 @@ impl Console {
     /// the reader is still busy at the deadline; it is stopped then.
     pub async fn close(&self, deadline: Duration) -> Result<(), Error> {
         self.inner.closing.send_replace(true);
+        let start = Instant::now();
         let closed = timeout(deadline, async {
             self.ended().await;
             self.inner.writer.lock().await.take();
         });
         let closed = closed
             .await
-            .map_err(|_| self.timed_out("the console to close".to_owned(), deadline));
+            .map_err(|_| self.timed_out("the console to close".to_owned(), deadline, start));
         self.inner.reader.abort();
         match self.inner.shared.transcript().take_failure() {
             Some(failure) => Err(failure),
@@ -227,8 +227,9 @@ impl Console {
             });
         }
         let start = Instant::now();
-        let end = start.checked_add(deadline).unwrap_or(start + FOREVER);
-        let mut paused = false;
+        // A wait that needs none costs nothing.
+        let mut timer: Option<Running> = None;
+        let (mut paused, mut over) = (false, false);
         loop {
             let mut arrived = pin!(self.inner.shared.arrived.notified());
             arrived.as_mut().enable();
@@ -244,24 +245,42 @@ impl Console {
                 }
                 Attempt::NotYet => {}
             }
-            let now = Instant::now();
-            if now >= end {
-                return Err(self.timed_out(needle.to_string(), deadline));
+            if over {
+                return Err(self.timed_out(needle.to_string(), deadline, start));
             }
-            let pause = if searcher.may_find_more() {
-                end.min(now + PAUSE)
-            } else {
-                end
+            let timer = timer.get_or_insert_with(|| self.timer(deadline));
+            let pause = async {
+                match searcher.may_find_more() {
+                    true => sleep(PAUSE).await,
+                    false => pending().await,
+                }
             };
-            paused = timeout_at(pause, arrived).await.is_err();
+            paused = tokio::select! {
+                // The limit holds while output floods.
+                biased;
+                () = timer => {
+                    // On a busy host the reader may not have had its turn since the bytes came.
+                    yield_now().await;
+                    over = true;
+                    true
+                }
+                () = arrived => false,
+                () = pause => true,
+            };
         }
     }
 
-    pub(crate) fn timed_out(&self, expected: String, after: Duration) -> Error {
+    /// Starts to measure a limit.
+    pub(crate) fn timer(&self, limit: Duration) -> Running {
+        (self.inner.timer)(limit)
+    }
+
+    pub(crate) fn timed_out(&self, expected: String, after: Duration, start: Instant) -> Error {
         let dropped = self.inner.shared.state().window.dropped();
         Error::Timeout {
             expected,
             after,
+            waited: start.elapsed(),
             seen: self.seen(),
             dropped,
         }
@@ -281,10 +300,20 @@ impl Console {
     async fn send_recorded(&self, bytes: &[u8], record: Record) -> Result<(), Error> {
         let (length, after) = (bytes.len(), self.inner.send_deadline);
         let mut sent = 0;
-        match timeout(after, self.write_all(bytes, record, &mut sent)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(Error::Send { sent, length, source }),
-            Err(_) => Err(Error::SendTimeout { sent, length, after }),
+        let written = {
+            let write = pin!(self.write_all(bytes, record, &mut sent));
+            // Most writes end at once: the timer starts with the first one that does not.
+            let over = async { self.timer(after).await };
+            tokio::select! {
+                biased;
+                written = write => Some(written),
+                () = over => None,
+            }
+        };
+        match written {
+            Some(Ok(())) => Ok(()),
+            Some(Err(source)) => Err(Error::Send { sent, length, source }),
+            None => Err(Error::SendTimeout { sent, length, after }),
         }
     }
 

@@ -12,12 +12,14 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Error {
     /// What was expected did not come in time. Nothing is lost: what came can still be read.
-    #[error("expected {expected} within {after:?}{}; last lines seen:\n{seen}", dropped_text(*.dropped))]
+    #[error("expected {expected} within {}{}; last lines seen:\n{seen}", waited_text(*.after, *.waited), dropped_text(*.dropped))]
     Timeout {
         /// The needle, or what else was waited for.
         expected: String,
         /// The deadline given.
         after: Duration,
+        /// The wall time that passed. It is longer than the deadline if the console's [`Timer`](crate::Timer) did not count all of it.
+        waited: Duration,
         /// The last lines that came.
         seen: String,
         /// Bytes that fell out of the window unread before what can still be read.
@@ -154,6 +156,18 @@ fn remedy(output: &str) -> &'static str {
         "\n`ip -br link` shows what the guest calls its ports, and the hardware addresses by which to tell them apart"
     } else {
         ""
+    }
+}
+
+fn waited_text(after: Duration, waited: Duration) -> String {
+    let not_counted = waited.saturating_sub(after);
+    if not_counted > after / 20 + Duration::from_millis(500) {
+        let (all, not_counted) = (waited.as_secs_f64(), not_counted.as_secs_f64());
+        format!(
+            "{after:?} ({all:.1} s passed; for {not_counted:.1} s of them the host kept the machine from running)"
+        )
+    } else {
+        format!("{after:?}")
     }
 }
 

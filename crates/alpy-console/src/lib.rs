@@ -36,6 +36,7 @@
 //!   somebody has logged in; a [`Command`] gives an [`Output`]
 //! - [`Console::into_rexpect`]: a real session of the [`rexpect`] crate over the same console, which writes to a
 //!   [`SessionWriter`]
+//! - [`Timer`]: how the limits of all waits are measured
 //! - [`Error`]: what can go wrong
 //!
 //! Everything that waits has a deadline, and what a deadline cuts short says what was expected and what was seen last.
@@ -98,6 +99,7 @@ mod guest;
 mod menu;
 mod session;
 mod shell;
+mod timer;
 mod until;
 
 mod escape;
@@ -121,4 +123,5 @@ pub use guest::Guest;
 pub use menu::Menu;
 pub use session::SessionWriter;
 pub use shell::{Command, Output, RemoteShell, ShellBuilder};
+pub use timer::{Running, Timer};
 pub use until::{Match, ReadUntil, Regex};

@@ -116,10 +116,10 @@ impl Menu {
 
     async fn press_keys(&self, console: &Console, keys: &str, text: &str) -> Result<(), Error> {
         let needles = self.needles(text);
-        let deadline = Deadline::new(self.limit);
+        let mut deadline = Deadline::new(console, self.limit);
         loop {
             console.send(keys).await?;
-            match console.read_until(&needles, deadline.left(BETWEEN)).await {
+            match deadline.read_until(console, &needles, BETWEEN).await {
                 Ok(found) => return self.check(console, found).await,
                 Err(Error::Timeout { .. }) if !deadline.is_over() => {}
                 Err(error) => return Err(deadline.of(error, format!("{text:?}"))),

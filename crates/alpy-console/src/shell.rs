@@ -6,8 +6,6 @@ pub(crate) mod typing;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::escape::last_lines;
 use crate::{Console, Error, Match, ReadUntil};
 
@@ -191,10 +189,8 @@ impl RemoteShell {
 
     /// Waits until the command is over.
     async fn outcome(&mut self, id: &str, command: &str, deadline: Duration) -> Result<Output, Error> {
-        let start = Instant::now();
         let found = self.expect(&[&format!("\n|{id}>")], command, deadline).await?;
-        let left = deadline.saturating_sub(start.elapsed());
-        self.outcome_of(id, command, found, left).await
+        self.outcome_of(id, command, found, deadline).await
     }
 
     async fn outcome_of(
@@ -202,9 +198,9 @@ impl RemoteShell {
         id: &str,
         command: &str,
         end: Match,
-        left: Duration,
+        deadline: Duration,
     ) -> Result<Output, Error> {
-        let code = self.expect(&["."], command, left).await?;
+        let code = self.expect(&["."], command, deadline).await?;
         self.unfinished = false;
         let garbled = |problem: String| Error::Garbled {
             command: command.to_owned(),

@@ -47,6 +47,8 @@ pub struct Capture {
     /// Where the record after its last one begins; none if it goes on to the end of the file.
     until: Option<u64>,
     known: Arc<Known>,
+    #[cfg(feature = "live")]
+    pub(crate) clock: crate::timer::Clock,
 }
 
 /// What all clones and parts of a capture know of its file.
@@ -96,6 +98,8 @@ impl Capture {
                 offset: AtomicU64::new(start),
                 marks: Mutex::default(),
             }),
+            #[cfg(feature = "live")]
+            clock: crate::timer::Clock::default(),
         })
     }
 

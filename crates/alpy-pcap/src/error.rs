@@ -100,8 +100,8 @@ pub enum Error {
     /// A frame that was expected did not come.
     #[cfg(feature = "live")]
     #[error(
-        "{origin}: expected a frame as asked for at {asked} within {within:?}, saw {looked_at} others{}",
-        lines(last)
+        "{origin}: expected a frame as asked for at {asked} within {}, saw {looked_at} others{}",
+        waited_text(*.within, *.waited), lines(last)
     )]
     Unseen {
         /// What was being read.
@@ -110,6 +110,8 @@ pub enum Error {
         asked: &'static Location<'static>,
         /// How long it was waited for.
         within: Duration,
+        /// The wall time that passed. It is longer if the capture's timer did not count all of it.
+        waited: Duration,
         /// How many frames there were.
         looked_at: usize,
         /// The last of them, at most 20, in tcpdump's manner.
@@ -149,6 +151,19 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+#[cfg(feature = "live")]
+fn waited_text(within: Duration, waited: Duration) -> String {
+    let not_counted = waited.saturating_sub(within);
+    if not_counted > within / 20 + Duration::from_millis(500) {
+        let (all, not_counted) = (waited.as_secs_f64(), not_counted.as_secs_f64());
+        format!(
+            "{within:?} ({all:.1} s passed; for {not_counted:.1} s of them the host kept the machines from running)"
+        )
+    } else {
+        format!("{within:?}")
+    }
 }
 
 /// Frames, each in a line of its own.

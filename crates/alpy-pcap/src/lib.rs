@@ -33,6 +33,7 @@
 //! - [`filter`]: well-known questions to a frame, such as [`icmp_echo_to`](filter::icmp_echo_to).
 //! - With the feature `live`, which needs tokio: `Capture::expect` and `Capture::expect_none` wait for frames as they are written, and
 //!   `Capture::follow` gives each as it comes, and `Capture::stream_to` writes them to a pipe, for Wireshark.
+//!   `Timer` is how their limits are measured.
 //! - [`Packets`]: what [`Capture::packets`] gives, an iterator over packets that own their bytes.
 //! - [`Packet`]: a frame and its decoded layers: [`Ethernet`], [`Vlan`], [`Arp`], [`Ip`] (with [`Fragment`]), [`Icmp`] (with
 //!   [`Echo`]), [`Udp`], [`Tcp`] (with [`TcpFlags`]), each a plain struct of fields. Its `Display` is one line in tcpdump's manner.
@@ -65,6 +66,8 @@ mod merge;
 mod packet;
 mod rates;
 mod reader;
+#[cfg(feature = "live")]
+mod timer;
 mod writer;
 
 #[cfg(any(test, fuzzing))]
@@ -81,4 +84,6 @@ pub use live::Follower;
 pub use merge::Merge;
 pub use packet::Packet;
 pub use reader::Reader;
+#[cfg(feature = "live")]
+pub use timer::{Running, Timer};
 pub use writer::Writer;

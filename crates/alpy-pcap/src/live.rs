@@ -2,7 +2,7 @@
 //! Captures that grow: follow them, expect frames in them.
 
 use std::fs::File;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending, poll_fn, ready};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::Location;
@@ -15,10 +15,11 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::format::{file_header, record_header};
-use crate::{Capture, Error, Packet, Reader};
+use crate::timer::Clock;
+use crate::{Capture, Error, Packet, Reader, Running, Timer};
 
 /// How many frames an expectation that fails shows.
 const SHOWN: usize = 20;
@@ -43,6 +44,14 @@ pub struct Follower {
 }
 
 impl Capture {
+    /// Measures the limits of [`expect`](Self::expect) and [`expect_none`](Self::expect_none) with this timer, for this capture and the parts
+    /// that are made of it. Default: wall time.
+    #[must_use]
+    pub fn timer(mut self, timer: Timer) -> Self {
+        self.clock = Clock(timer);
+        self
+    }
+
     /// Follows the file as it grows.
     ///
     /// It has to be called within a tokio runtime.
@@ -100,6 +109,7 @@ impl Capture {
                 origin: self.path().display().to_string(),
                 asked,
                 within,
+                waited: search.began.elapsed(),
                 looked_at: search.looked_at,
                 last: self.last_lines()?,
             })
@@ -316,7 +326,8 @@ impl Changes {
 /// A look for a packet, for a while.
 struct Search {
     follower: Follower,
-    deadline: Instant,
+    began: Instant,
+    timer: Running,
     looked_at: usize,
 }
 
@@ -324,7 +335,8 @@ impl Search {
     fn begin(capture: &Capture, within: Duration) -> Result<Self, Error> {
         Ok(Self {
             follower: capture.follow()?,
-            deadline: Instant::now() + within,
+            began: Instant::now(),
+            timer: (capture.clock.0)(within),
             looked_at: 0,
         })
     }
@@ -347,7 +359,7 @@ impl Search {
                 }
                 if self.looked_at % TURN == 0 {
                     tokio::task::yield_now().await;
-                    if end.is_none() && Instant::now() >= self.deadline {
+                    if end.is_none() && first(pin!(&mut self.timer), pin!(ready(()))).await.is_none() {
                         end = Some(self.follower.reader.file_length()?);
                     }
                 }
@@ -355,9 +367,10 @@ impl Search {
             if end.is_some() || self.follower.is_at_end() {
                 return Ok(None);
             }
-            match timeout_at(self.deadline, self.follower.changed()).await {
-                Ok(changed) => changed?,
-                Err(_) => end = Some(self.follower.reader.file_length()?),
+            let changed = first(pin!(&mut self.timer), pin!(self.follower.changed())).await;
+            match changed {
+                Some(changed) => changed?,
+                None => end = Some(self.follower.reader.file_length()?),
             }
         }
     }

@@ -42,6 +42,7 @@
 //! - [`Nic`], [`Backend`], [`NicModel`], [`nic_arguments`]: the wires out of the box, with their captures.
 //! - [`Accelerator`]: KVM where it is proven to run a guest, else TCG, and why.
 //! - [`Qemu`], [`Options`]: the running process.
+//! - [`Schedule`], [`ProcessorTime`]: whether the host let the machine run. [`timer()`]: a limit that counts only the time in which it did.
 //! - [`Recipe`], [`fingerprint`], [`checksum`]: states of machines that are saved and restored.
 //! - [`Error`], [`Result`]: what can go wrong.
 
@@ -61,6 +62,7 @@ mod output;
 mod process;
 mod qemu;
 mod recipe;
+mod schedule;
 mod seed;
 mod state;
 mod tpm;
@@ -75,5 +77,6 @@ pub use nic::{Backend, Nic, NicModel, nic_arguments};
 pub use options::Options;
 pub use qemu::Qemu;
 pub use recipe::{OtherStep, Recipe, RecipeStep, RootShell};
+pub use schedule::{ProcessorTime, Schedule, timer};
 pub use seed::Seed;
 pub use state::fingerprint;

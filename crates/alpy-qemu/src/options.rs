@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! How a machine is run.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use alpy_qmp::Timer;
 
 use crate::accelerator::Accelerator;
 use crate::state::Place;
 
 /// How a machine is run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use]
 pub struct Options {
     pub(crate) evidence: Option<PathBuf>,
     pub(crate) accelerator: Option<Accelerator>,
     pub(crate) start_timeout: Duration,
     pub(crate) place: Option<Place>,
+    pub(crate) timer: Option<Timer>,
 }
 
 impl Options {
@@ -25,6 +29,7 @@ impl Options {
             accelerator: None,
             start_timeout: Duration::from_secs(30),
             place: None,
+            timer: None,
         }
     }
 
@@ -47,6 +52,12 @@ impl Options {
         self
     }
 
+    /// Measures the limits of waits for the guest with this timer, instead of with one of the machine's own.
+    pub fn timer(mut self, timer: Timer) -> Self {
+        self.timer = Some(timer);
+        self
+    }
+
     /// Keeps the machine's memory in a file of this folder, which must exist, so that [`Qemu::save`](crate::Qemu::save) can save it.
     pub fn save_to(mut self, folder: impl Into<PathBuf>) -> Self {
         self.place = Some(Place::Save(folder.into()));
@@ -64,5 +75,16 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("evidence", &self.evidence)
+            .field("accelerator", &self.accelerator)
+            .field("start_timeout", &self.start_timeout)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
     }
 }

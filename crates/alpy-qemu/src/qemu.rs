@@ -3,17 +3,18 @@
 
 mod nics;
 
+use std::fmt;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use alpy_qmp::commands::Cont;
-use alpy_qmp::{Client, Position};
+use alpy_qmp::{Client, Position, Timer};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -26,6 +27,7 @@ use crate::machine::{Machine, Passed};
 use crate::nic::{Nic, NicModel};
 use crate::options::Options;
 use crate::process::{Launch, Process};
+use crate::schedule::Schedule;
 use crate::seed::Seed;
 use crate::state::{self, Place};
 use crate::tpm::Tpm;
@@ -33,11 +35,12 @@ use crate::tpm::Tpm;
 /// A running QEMU.
 ///
 /// It ends with [`quit`](Self::quit). One that is dropped is killed; so is one whose parent ends, in whatever way.
-#[derive(Debug)]
 pub struct Qemu {
     qmp: Client,
     console: Option<UnixStream>,
     process: Process,
+    schedule: Schedule,
+    timer: Timer,
     tpm: Option<Tpm>,
     accelerator: Accelerator,
     nic_model: NicModel,
@@ -129,6 +132,9 @@ impl Qemu {
             evidence: options.evidence,
         })
         .await?;
+        let schedule = Schedule::of(process.pid());
+        let timer = options.timer.unwrap_or_else(|| schedule.timer());
+        let qmp_options = qmp_options.timer(Arc::clone(&timer));
         let qmp = match qmp_options.attach(qmp).await {
             Ok(client) => client,
             Err(error) => {
@@ -146,6 +152,8 @@ impl Qemu {
             qmp,
             console: Some(console),
             process,
+            schedule,
+            timer,
             tpm,
             accelerator,
             nic_model: machine.model_of_nics(),
@@ -183,6 +191,17 @@ impl Qemu {
     /// The process id of the [TPM](Machine::tpm).
     pub fn tpm_pid(&self) -> Option<u32> {
         self.tpm.as_ref().map(Tpm::pid)
+    }
+
+    /// The processor time that the host gave the machine.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// The timer that all waits for the guest have: [`Options::timer`], by default one that does not count the time in which this machine was
+    /// kept from running.
+    pub fn timer(&self) -> &Timer {
+        &self.timer
     }
 
     /// Program and arguments, as a shell would take them.
@@ -251,7 +270,7 @@ impl Qemu {
         }
     }
 
-    /// Waits until the guest has powered the machine off.
+    /// Waits until the guest has powered the machine off. The limit is measured by the machine's [`timer`](Self::timer).
     ///
     /// Cancel safe.
     ///
@@ -269,10 +288,8 @@ impl Qemu {
     /// # Errors
     /// As [`wait_powered_down`](Self::wait_powered_down).
     pub async fn wait_stopped(&self, timeout: Duration) -> Result<()> {
-        let begin = Instant::now();
         let behind = self.powered_down(timeout).await?;
-        let rest = timeout.saturating_sub(begin.elapsed());
-        match self.qmp.wait_for("STOP", behind, rest).await {
+        match self.qmp.wait_for("STOP", behind, timeout).await {
             Ok(_) => Ok(()),
             Err(error) => Err(explain(&self.process, "before it had stopped", error).await),
         }
@@ -414,4 +431,14 @@ fn socket_pair() -> Result<(UnixStream, OwnedFd)> {
         what: "make a socket pair",
         source,
     })
+}
+
+impl fmt::Debug for Qemu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Qemu")
+            .field("qmp", &self.qmp)
+            .field("process", &self.process)
+            .field("accelerator", &self.accelerator)
+            .finish_non_exhaustive()
+    }
 }

@@ -2,9 +2,12 @@
 //! The handle: commands, events, the end.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::time::timeout;
@@ -154,14 +157,30 @@ impl Client {
                 change.await;
             }
         };
-        match tokio::time::timeout(timeout, wait).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::EventTimeout {
+        let begin = Instant::now();
+        match self.within(timeout, wait).await {
+            Some(result) => result,
+            None => Err(Error::EventTimeout {
                 wanted: wanted.to_owned(),
                 after: timeout,
+                waited: begin.elapsed(),
                 last_events: self.last_events_text(),
             }),
         }
+    }
+
+    /// Awaits a future, but only until the connection's timer says that the limit is over.
+    pub(crate) async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let (mut future, mut timer) = (pin!(future), None);
+        poll_fn(|context| {
+            if let Poll::Ready(found) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(found));
+            }
+            // Started only if the event is not there yet.
+            let timer = timer.get_or_insert_with(|| (self.shared().options.timer)(limit));
+            timer.as_mut().poll(context).map(|()| None)
+        })
+        .await
     }
 
     /// The events from a position on, one after another: from [`position`](Self::position) for those to come, from

@@ -92,12 +92,14 @@ pub enum Error {
     },
 
     /// An event did not come in time.
-    #[error("no QMP event {wanted} within {after:?}; the last events: {last_events}")]
+    #[error("no QMP event {wanted} within {}; the last events: {last_events}", waited_text(*.after, *.waited))]
     EventTimeout {
         /// The event that was waited for.
         wanted: String,
-        /// How long it was waited.
+        /// The limit of the wait.
         after: Duration,
+        /// The wall time that passed. It is longer if the client's [`Timer`](crate::Timer) did not count all of it.
+        waited: Duration,
         /// The last events that did come.
         last_events: String,
     },
@@ -268,4 +270,16 @@ pub(crate) fn shorten(text: &str) -> String {
         .find(|&at| text.is_char_boundary(at))
         .unwrap_or(0);
     format!("{}... ({} bytes)", &text[..end], text.len())
+}
+
+fn waited_text(after: Duration, waited: Duration) -> String {
+    let not_counted = waited.saturating_sub(after);
+    if not_counted > after / 20 + Duration::from_millis(500) {
+        let (all, not_counted) = (waited.as_secs_f64(), not_counted.as_secs_f64());
+        format!(
+            "{after:?} ({all:.1} s passed; for {not_counted:.1} s of them the host kept the machine from running)"
+        )
+    } else {
+        format!("{after:?}")
+    }
 }

@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -75,11 +74,13 @@ impl Events {
     /// [`Error::EventTimeout`]. [`Error::Lagged`] once when the history has lost events before they were read here; the next call
     /// goes on with the oldest that is left. [`Error::Disconnected`] when all events were read and no more can come.
     pub async fn next(&mut self, within: Duration) -> Result<Arc<Event>> {
-        match timeout(within, self.any()).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::EventTimeout {
+        let (begin, client) = (Instant::now(), self.client.clone());
+        match client.within(within, self.any()).await {
+            Some(result) => result,
+            None => Err(Error::EventTimeout {
                 wanted: NEXT.to_owned(),
                 after: within,
+                waited: begin.elapsed(),
                 last_events: self.client.last_events_text(),
             }),
         }

@@ -38,6 +38,7 @@
 //! - [`Greeting`]: the server's version and capabilities.
 //! - [`Error`], [`ServerError`], [`ErrorClass`], [`Disconnect`]: what can go wrong. [`Result`], [`BoxError`]: their short forms.
 //! - [`Direction`], [`WireLog`]: for a log of all that is said.
+//! - [`Timer`]: how the limits of waits for events are measured.
 //!
 //! # What to rely on
 //! - Every command has an id, so any number of tasks may send at once, and a request that timed out or was dropped disturbs no
@@ -59,6 +60,7 @@ mod options;
 mod reader;
 mod request;
 mod session;
+mod timer;
 mod transport;
 mod wire;
 
@@ -73,4 +75,5 @@ pub use error::{BoxError, Disconnect, Error, ErrorClass, Result, ServerError};
 pub use event::{Event, Events, Position};
 pub use options::{Direction, Options, WireLog};
 pub use request::Request;
+pub use timer::{Running, Timer};
 pub use wire::Greeting;

@@ -43,6 +43,7 @@ impl Client {
             None => Err(Error::EventTimeout {
                 wanted: "end of the connection after quit".to_owned(),
                 after: timeout,
+                waited: timeout,
                 last_events: self.last_events_text(),
             }),
         }

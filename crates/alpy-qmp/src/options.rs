@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::timer::{self, Timer};
+
 /// Which way a line went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -37,6 +39,7 @@ pub struct Options {
     pub(crate) max_line_bytes: usize,
     pub(crate) history_events: usize,
     pub(crate) wire_log: Option<WireLog>,
+    pub(crate) timer: Timer,
 }
 
 impl Options {
@@ -49,6 +52,7 @@ impl Options {
             max_line_bytes: 128 << 20,
             history_events: 1024,
             wire_log: None,
+            timer: timer::wall(),
         }
     }
 
@@ -87,6 +91,12 @@ impl Options {
         self
     }
 
+    /// Measures the limit of every wait for an event with this timer. Default: wall time. Connecting and commands have wall time.
+    pub fn timer(mut self, timer: Timer) -> Self {
+        self.timer = timer;
+        self
+    }
+
     pub(crate) fn log(&self, direction: Direction, line: &[u8]) {
         if let Some(log) = &self.wire_log {
             log(direction, line);
@@ -108,6 +118,6 @@ impl fmt::Debug for Options {
             .field("max_line_bytes", &self.max_line_bytes)
             .field("history_events", &self.history_events)
             .field("wire_log", &self.wire_log.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

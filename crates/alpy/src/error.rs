@@ -74,6 +74,14 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A measurement says nothing of what was measured; made by [`Testbed::cannot_be_judged`](crate::Testbed::cannot_be_judged).
+    #[error(
+        "cannot be judged: the host was overloaded: {why}; remedy: run the test again on a host with less load"
+    )]
+    HostOverloaded {
+        /// What was measured, and for how much of it the machine did not run.
+        why: String,
+    },
     /// A machine ended in the middle of a test with several.
     #[error("machine {index} is gone")]
     MachineGone {

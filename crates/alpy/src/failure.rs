@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::panics;
+use crate::processor::Times;
 use crate::report::{FailureRecord, LastOnLink, Wire, Words};
 use crate::signals::Interrupt;
 
@@ -39,6 +40,9 @@ pub(crate) struct Report {
     pub(crate) machines: Vec<Words>,
     wire: Wire,
     pub(crate) teardown: Vec<String>,
+    /// What the host gave each machine during the step that failed, and as sentences for the whole run too.
+    pub(crate) in_failing_step: Times,
+    pub(crate) processor: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
     /// A signal ended the hold that came behind the failure: the process is about to end by it.
     pub(crate) interrupted: bool,
@@ -48,6 +52,8 @@ pub(crate) struct Report {
 pub(crate) enum Cause {
     SetUp(Error),
     Body(BoxError),
+    /// The body says that its measurement cannot be judged, for the host was overloaded.
+    Unjudged(BoxError),
     /// The machine or a node ended under the body.
     Lost(Error),
     /// The message, and where.
@@ -61,9 +67,15 @@ impl Failure {
     /// The error that the test's body returned, if that is why.
     pub fn body_error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         match &self.0.cause {
-            Cause::Body(error) => Some(error.as_ref()),
+            Cause::Body(error) | Cause::Unjudged(error) => Some(error.as_ref()),
             _ => None,
         }
+    }
+
+    /// Whether the test has neither passed nor failed: what it measured cannot be judged, for the host was overloaded. See
+    /// [`Testbed::cannot_be_judged`](crate::Testbed::cannot_be_judged).
+    pub fn is_unjudged(&self) -> bool {
+        matches!(self.0.cause, Cause::Unjudged(_))
     }
 
     /// Where it happened: the steps under way, outermost first, joined by ` > `.
@@ -109,6 +121,8 @@ impl Report {
             machines: Vec::new(),
             wire: Wire::default(),
             teardown: Vec::new(),
+            in_failing_step: Times::new(),
+            processor: Vec::new(),
             evidence: None,
             interrupted: false,
         })
@@ -139,6 +153,7 @@ impl Cause {
         match self {
             Self::SetUp(_) => "set-up",
             Self::Body(_) => "body",
+            Self::Unjudged(_) => "unjudged",
             Self::Lost(_) => "lost",
             Self::Panic(..) => "panic",
             Self::Deadline(_) => "deadline",
@@ -166,12 +181,15 @@ impl StdError for Failure {}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "test {} failed: {}", self.0.test, self.0.cause)?;
+        // Of a test that cannot be judged, the cause says so.
+        let failed = if self.is_unjudged() { "" } else { " failed" };
+        write!(f, "test {}{failed}: {}", self.0.test, self.0.cause)?;
         if let Some(step) = &self.0.step {
             write!(f, "\n  step: {step}")?;
         } else if let Some(step) = &self.0.after {
             write!(f, "\n  after the step: {step}")?;
         }
+        lines(f, "processor time", &self.0.processor)?;
         lines(f, "found out", &self.0.findings)?;
         lines(f, "the time went to", &self.0.times)?;
         for (index, words) in self.0.machines.iter().enumerate() {
@@ -201,7 +219,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetUp(error) | Self::Lost(error) => f.write_str(&chain(error)),
-            Self::Body(error) => f.write_str(&chain(error.as_ref())),
+            Self::Body(error) | Self::Unjudged(error) => f.write_str(&chain(error.as_ref())),
             Self::Panic(message, Some(place)) => write!(f, "it panicked at {place}: {message}"),
             Self::Panic(message, None) => write!(f, "it panicked: {message}"),
             Self::Deadline(limit) => write!(f, "it did not end within its deadline of {limit:?}"),

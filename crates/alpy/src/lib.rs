@@ -78,6 +78,7 @@ pub mod logging;
 mod login;
 mod node;
 mod panics;
+mod processor;
 pub mod report;
 mod run;
 pub mod runs;

@@ -4,7 +4,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use alpy_qmp::{Running, Timer};
+use tokio::time::Instant;
 
 use crate::failure::Cause;
 use crate::signals::Interrupts;
@@ -16,6 +17,7 @@ const FOREVER: Duration = Duration::from_secs(1 << 30);
 pub(crate) struct Limits {
     interrupts: Interrupts,
     deadline: Deadline,
+    timer: Running,
 }
 
 /// The time of a test, the teardown apart.
@@ -26,13 +28,14 @@ pub(crate) struct Deadline {
 }
 
 impl Limits {
-    /// From now on.
-    pub(crate) fn new(interrupts: Interrupts, limit: Duration) -> Self {
+    /// From now on. The timer measures the deadline.
+    pub(crate) fn new(interrupts: Interrupts, limit: Duration, timer: &Timer) -> Self {
         let now = Instant::now();
         let until = now.checked_add(limit).unwrap_or(now + FOREVER);
         Self {
             interrupts,
             deadline: Deadline { limit, until },
+            timer: timer(limit),
         }
     }
 
@@ -48,10 +51,10 @@ impl Limits {
     /// Drops the future when one of them is reached. Boxed, because what a test does is large.
     pub(crate) async fn hold<F: Future>(&mut self, future: Pin<Box<F>>) -> Result<F::Output, Cause> {
         tokio::select! {
+            biased;
             signal = self.interrupts.next() => Err(Cause::Interrupt(signal)),
-            result = timeout_at(self.deadline.until, future) => {
-                result.map_err(|_| Cause::Deadline(self.deadline.limit))
-            }
+            result = future => Ok(result),
+            () = &mut self.timer => Err(Cause::Deadline(self.deadline.limit)),
         }
     }
 }

@@ -78,6 +78,8 @@ pub enum RunState {
     Passed,
     /// The test did not.
     Failed,
+    /// What the test measured cannot be judged: the host was overloaded.
+    Unjudged,
     /// Its process ended in the middle.
     Killed,
 }
@@ -89,6 +91,7 @@ impl fmt::Display for RunState {
             Self::UnderWay => "under-way",
             Self::Passed => "passed",
             Self::Failed => "failed",
+            Self::Unjudged => "unjudged",
             Self::Killed => "killed",
         })
     }
@@ -168,6 +171,7 @@ impl RunInfo {
         let state = match record.verdict {
             Verdict::Passed => RunState::Passed,
             Verdict::Failed => RunState::Failed,
+            Verdict::Unjudged => RunState::Unjudged,
             Verdict::UnderWay if is_under_way(dir, record.pid) => RunState::UnderWay,
             Verdict::UnderWay => RunState::Killed,
         };

@@ -8,7 +8,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use alpy_qemu::ProcessorTime;
+use alpy_qmp::Timer;
 use tokio::time::{interval_at, timeout};
+
+use crate::processor::{self, Schedules, Times};
 
 tokio::task_local! {
     static STEPS: Arc<Steps>;
@@ -66,14 +70,17 @@ pub struct StepTimeout {
 
 /// The steps of one test: those under way, and where the first failure happened.
 #[derive(Debug, Default)]
-pub(crate) struct Steps(Mutex<State>);
+pub(crate) struct Steps {
+    state: Mutex<State>,
+    schedules: Schedules,
+}
 
 #[derive(Debug, Default)]
 struct State {
     /// In the order in which they began. Several may be under way beside each other, each within another one.
     under_way: Vec<UnderWay>,
     count: u64,
-    failed: Option<String>,
+    failed: Option<Failed>,
     /// The last of the outermost steps that ended, and how long each took.
     spent: VecDeque<(String, Duration)>,
     /// The first steps that began, in their order: that of number 1 first.
@@ -98,6 +105,15 @@ struct UnderWay {
     number: u64,
     within: Option<u64>,
     text: String,
+    /// The machines' processor time when it began.
+    before: Times,
+}
+
+#[derive(Debug)]
+struct Failed {
+    path: String,
+    /// The machines' processor time during the step.
+    processor: Times,
 }
 
 /// After each of these, a step that is under way says so.
@@ -113,7 +129,33 @@ impl Steps {
     /// The step that failed, else the one under way, as a path from the outermost to the innermost.
     pub(crate) fn where_it_is(&self) -> Option<String> {
         let state = self.lock();
-        state.failed.clone().or_else(|| state.innermost())
+        let failed = state.failed.as_ref().map(|failed| failed.path.clone());
+        failed.or_else(|| state.innermost())
+    }
+
+    /// The processor time that the machines had during the step that failed, else during the one under way; empty if there is none.
+    pub(crate) fn processor_where_it_is(&self) -> Times {
+        let now = self.schedules.now();
+        let state = self.lock();
+        let under_way = || {
+            let mut inner = state.under_way.iter().filter(|step| !state.is_outer(step.number));
+            inner.next().map(|step| processor::since(&now, &step.before))
+        };
+        let failed = state.failed.as_ref().map(|failed| failed.processor.clone());
+        failed.or_else(under_way).unwrap_or_default()
+    }
+
+    /// Steps beside machines that start and end meanwhile.
+    pub(crate) fn beside(schedules: Schedules) -> Self {
+        Self {
+            state: Mutex::default(),
+            schedules,
+        }
+    }
+
+    /// The schedules of the machines.
+    pub(crate) fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// The last of the outermost steps that ended.
@@ -145,8 +187,18 @@ impl Steps {
         STEPS.scope(Arc::clone(self), future).await
     }
 
+    fn begin(&self, text: &str) -> u64 {
+        let before = self.schedules.now();
+        self.lock().begin(text, before)
+    }
+
+    fn end(&self, number: u64, done: bool, took: Duration) {
+        let now = self.schedules.now();
+        self.lock().end(number, done, took, &now);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,6 +232,19 @@ pub async fn within<T, E: From<StepTimeout>>(
     }
 }
 
+/// The same where the limit is measured by a timer.
+pub(crate) async fn within_timed<T, E: From<StepTimeout>>(
+    timer: &Timer,
+    limit: Duration,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::select! {
+        biased;
+        result = future => result,
+        () = timer(limit) => Err(StepTimeout { after: limit }.into()),
+    }
+}
+
 struct Step<L: Fn(&str)> {
     text: String,
     began: Instant,
@@ -193,7 +258,7 @@ impl<L: Fn(&str)> Step<L> {
     fn begin(text: String, log: L) -> Self {
         log(&format!("{text}..."));
         let steps = STEPS.try_with(Arc::clone).ok();
-        let number = steps.as_ref().map(|steps| steps.lock().begin(&text));
+        let number = steps.as_ref().map(|steps| steps.begin(&text));
         Self {
             text,
             began: Instant::now(),
@@ -231,7 +296,7 @@ impl<L: Fn(&str)> Step<L> {
 impl<L: Fn(&str)> Drop for Step<L> {
     fn drop(&mut self) {
         if let (Some(steps), Some(number)) = (&self.steps, self.number) {
-            steps.lock().end(number, self.done, self.began.elapsed());
+            steps.end(number, self.done, self.began.elapsed());
         }
         (self.log)(&format!(
             "{}... {}",
@@ -242,13 +307,14 @@ impl<L: Fn(&str)> Drop for Step<L> {
 }
 
 impl State {
-    fn begin(&mut self, text: &str) -> u64 {
+    fn begin(&mut self, text: &str, before: Times) -> u64 {
         self.count += 1;
         let within = WITHIN.try_with(|number| *number).ok();
         self.under_way.push(UnderWay {
             number: self.count,
             within,
             text: text.to_owned(),
+            before,
         });
         if self.records.len() < RECORDED {
             self.records.push(StepRecord {
@@ -264,9 +330,15 @@ impl State {
         self.count
     }
 
-    fn end(&mut self, number: u64, done: bool, took: Duration) {
+    fn end(&mut self, number: u64, done: bool, took: Duration, now: &[Option<ProcessorTime>]) {
         if !done && self.failed.is_none() {
-            self.failed = Some(self.path(number));
+            let step = self.under_way.iter().find(|step| step.number == number);
+            self.failed = Some(Failed {
+                path: self.path(number),
+                processor: step
+                    .map(|step| processor::since(now, &step.before))
+                    .unwrap_or_default(),
+            });
         }
         let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
         if let Some(record) = self.records.get_mut(place) {

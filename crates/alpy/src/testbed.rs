@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
@@ -74,6 +74,8 @@ pub struct Testbed {
     steps: Arc<Steps>,
     attended: Attended,
     until: Instant,
+    /// What the test has said that it cannot judge.
+    unjudged: std::sync::Mutex<Vec<String>>,
 }
 
 impl Testbed {
@@ -149,7 +151,7 @@ impl Testbed {
         &self.evidence
     }
 
-    /// How much of the test's deadline is left.
+    /// How much of the test's deadline is left, in wall time: there is more if the host kept a machine from running.
     pub fn time_left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
@@ -215,6 +217,43 @@ impl Testbed {
     /// Cancel safe.
     pub async fn wait_powered_down(&self, within: Duration) -> Result<()> {
         self.dut(0).wait_powered_down(within).await
+    }
+
+    /// The error for a test whose measurement cannot be judged, because the host was overloaded while it was taken: see
+    /// [`Dut::processor_time`]. Return it from the test's body. The test has not passed then, and has not failed either: its
+    /// [`Failure`](crate::Failure) is [unjudged](crate::Failure::is_unjudged), in the report too.
+    ///
+    /// ```no_run
+    /// # async fn example(bed: &alpy::Testbed) -> alpy::TestResult {
+    /// let before = bed.dut(0).processor_time();
+    /// // Measure a rate.
+    /// if let (Some(before), Some(after)) = (before, bed.dut(0).processor_time()) {
+    ///     let meanwhile = after.since(&before);
+    ///     if meanwhile.is_starved() {
+    ///         let share = 100.0 * meanwhile.share();
+    ///         return Err(bed.cannot_be_judged(format!("the machine got {share:.0} % of its processor time")).into());
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn cannot_be_judged(&self, why: impl Into<String>) -> Error {
+        let error = Error::HostOverloaded { why: why.into() };
+        let mut unjudged = self.unjudged.lock().unwrap_or_else(PoisonError::into_inner);
+        unjudged.push(error.to_string());
+        error
+    }
+
+    /// The cause of a failure, which may be that the test cannot be judged. An error library such as anyhow hides the type of an error, so its
+    /// text tells.
+    fn judged(&self, cause: Cause) -> Cause {
+        let unjudged = self.unjudged.lock().unwrap_or_else(PoisonError::into_inner);
+        match cause {
+            Cause::Body(error) if unjudged.iter().any(|text| chain(error.as_ref()).contains(text)) => {
+                Cause::Unjudged(error)
+            }
+            other => other,
+        }
     }
 
     #[track_caller]

@@ -37,7 +37,7 @@ async fn dhcp_server() -> Result<()> {
                 .application("udhcpc", &image)?
                 .file("/lease", SCRIPT, 0o755)
                 .command([
-                    "udhcpc", "-f", "-n", "-q", "-t", "3", "-T", "1", "-i", "eth0", "-s", "/lease",
+                    "udhcpc", "-f", "-n", "-q", "-t", "10", "-T", "1", "-i", "eth0", "-s", "/lease",
                 ])
                 .capability("NET_RAW");
             let output = step!("Ask for an address", client.run(bed.engine())).await?;

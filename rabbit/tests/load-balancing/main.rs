@@ -37,7 +37,8 @@ async fn load_balancing() -> Result<()> {
                 let share = http::share(&pages, name)?;
                 ensure!(
                     (0.4..=0.6).contains(&share),
-                    "expected half of the pages from {name:?}, saw {share}: {pages:?}"
+                    "expected half of the pages from {name:?}, saw {:.0} %: {pages:?}",
+                    100.0 * share
                 );
             }
             // The wire says the same, so no page came from elsewhere. Health checks have no page to ask for.

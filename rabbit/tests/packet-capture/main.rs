@@ -7,8 +7,9 @@
 use std::fs;
 use std::time::Duration;
 
+use alpy::qemu::ProcessorTime;
 use alpy::{Link, Testbed};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use carrot::iperf3::{self, Load};
 use carrot::{ping, wire};
 
@@ -54,12 +55,14 @@ async fn packet_capture() -> Result<()> {
             let (mut passed, mut with, mut without) = (0, Vec::new(), Vec::new());
             while passed < wanted {
                 let before = processor_time(bed)?;
+                let began = bed.dut(0).processor_time();
                 let frames = captured(bed).await?;
                 let between = processor_time(bed)?;
                 passed += frames[0];
-                with.push(Sample::of(frames, between - before)?);
+                with.push(Sample::of(frames, between - before, bed, began)?);
+                let began = bed.dut(0).processor_time();
                 let frames = counted(bed).await?;
-                without.push(Sample::of(frames, processor_time(bed)? - between)?);
+                without.push(Sample::of(frames, processor_time(bed)? - between, bed, began)?);
             }
             for (what, value) in [
                 ("Frames a second", (|sample| sample.rate) as fn(&Sample) -> f64),
@@ -108,12 +111,32 @@ struct Sample {
 }
 
 impl Sample {
-    fn of(frames: [u64; 2], processor: Duration) -> Result<Self> {
+    fn of(
+        frames: [u64; 2],
+        processor: Duration,
+        bed: &Testbed,
+        began: Option<ProcessorTime>,
+    ) -> Result<Self> {
         let rates = frames.map(|frames| frames as f64 / f64::from(SECONDS));
-        ensure!(
-            rates.iter().all(|rate| *rate > LEAST_RATE),
-            "expected a flood of frames, saw {rates:.0?} a second on two links"
-        );
+        if rates.iter().any(|rate| *rate <= LEAST_RATE) {
+            let [first, second] = rates;
+            let saw = format!(
+                "expected {LEAST_RATE:.0} frames a second on two links, saw {first:.0} and {second:.0}"
+            );
+            let meanwhile = began.zip(bed.dut(0).processor_time());
+            let meanwhile = meanwhile.map(|(began, now)| now.since(&began));
+            if let Some(share) = meanwhile
+                .filter(ProcessorTime::is_starved)
+                .map(|time| time.share())
+            {
+                let why = format!(
+                    "{saw}, and the machine got {:.0} % of its processor time",
+                    100.0 * share
+                );
+                return Err(bed.cannot_be_judged(why).into());
+            }
+            bail!("{saw}");
+        }
         Ok(Self {
             rate: rates[0],
             microseconds: processor.as_secs_f64() * 1e6 / frames[0] as f64,

@@ -12,8 +12,9 @@ use crate::libtest::{Case, CaseVerdict, end_of};
 use crate::process::{self, Ended, Kind};
 use crate::progress::{Progress, Ticket};
 
-/// The time that a test may take, boot of the appliance included.
-const LIMIT: Duration = Duration::from_secs(300);
+/// The time that a test may take: a little more than ten times the deadline of a testbed, which is what alpy allows on a host that keeps the
+/// machine from running.
+const LIMIT: Duration = Duration::from_secs(3300);
 
 /// The variable that has testbeds wait for a person. Such a test has no limit.
 const PAUSE: &str = "ALPY_PAUSE";
@@ -71,8 +72,13 @@ impl<'a> Runner<'a> {
                 (CaseVerdict::TimedOut, format!("it did not end within {limit} s"))
             }
             Ended { status, .. } if !status.success() => {
-                let cause = evidence.iter().find_map(|folder| cause(folder, ended.pid));
-                (CaseVerdict::Failed, cause.unwrap_or_else(|| reason(&log)))
+                let record = evidence.iter().find_map(|folder| record(folder, ended.pid));
+                let verdict = match &record {
+                    Some(record) if record["verdict"] == "unjudged" => CaseVerdict::Unjudged,
+                    _ => CaseVerdict::Failed,
+                };
+                let cause = record.as_ref().and_then(cause);
+                (verdict, cause.unwrap_or_else(|| reason(&log)))
             }
             _ => match skip {
                 Some(reason) => (CaseVerdict::Skipped, reason),
@@ -101,19 +107,21 @@ fn skip_of(pid: u32, notes: &str) -> Option<String> {
     own.map(|(_, reason)| reason.to_owned())
 }
 
-/// Why a run failed, as its own record says; only if this process ran it.
-fn cause(folder: &Path, pid: u32) -> Option<String> {
+/// What a run has recorded of itself; only if this process ran it.
+fn record(folder: &Path, pid: u32) -> Option<serde_json::Value> {
     let path = folder.join(RECORD);
     let metadata = fs::symlink_metadata(&path).ok()?;
     if !metadata.is_file() || metadata.len() > LONGEST {
         return None;
     }
     let record: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (record["pid"].as_u64() == Some(u64::from(pid))).then_some(record)
+}
+
+/// Why a run failed.
+fn cause(record: &serde_json::Value) -> Option<String> {
     let failure = &record["failure"];
     let cause = failure["cause"].as_str()?;
-    if record["pid"].as_u64() != Some(u64::from(pid)) {
-        return None;
-    }
     Some(match failure["step"].as_str() {
         Some(step) => format!("{cause} ({step})"),
         None => cause.to_owned(),
@@ -205,7 +213,12 @@ mod tests {
                 echo "INFO  alpy::testbed  Evidence: $PWD"; echo the last line; exit 1"#
             )
         };
-        assert_eq!(verdict_and_why(&record("$$")).1, "saw 0 (Ping)");
+        assert_eq!(
+            verdict_and_why(&record("$$")),
+            (CaseVerdict::Failed, "saw 0 (Ping)".to_owned())
+        );
+        let unjudged = record("$$, \\\"verdict\\\": \\\"unjudged\\\"");
+        assert_eq!(verdict_and_why(&unjudged).0, CaseVerdict::Unjudged);
         assert_eq!(
             verdict_and_why(&record("1")).1,
             "the last line",

@@ -23,7 +23,7 @@ a { color: var(--link); } .weak { color: var(--weak); font-size: .9em; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid var(--line); }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; }
+.passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; } .unjudged { font-weight: 600; }
 pre { margin: 0; white-space: pre-wrap; font: 12.5px/1.4 ui-monospace, monospace; }
 @media (max-width: 700px) {
   body { padding: 8px 12px; } thead { display: none; }
@@ -41,15 +41,21 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
     let Counts {
         passed,
         failed,
+        unjudged,
         skipped,
     } = Counts::of_cases(all.iter().map(|entry| entry.case));
     let mark = if failed == 0 { "✓" } else { "✗" };
     let class = if failed == 0 { "passed" } else { "failed" };
+    let failed = failed - unjudged;
+    let overloaded = match unjudged {
+        0 => String::new(),
+        count => format!(", {count} cannot be judged"),
+    };
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{mark} {passed} passed, {failed} failed</title>\n\
-         <style>{STYLE}</style></head><body>\n<h1><span class=\"{class}\">{passed} passed, {failed} failed</span>, {skipped} skipped</h1>\n\
+         <style>{STYLE}</style></head><body>\n<h1><span class=\"{class}\">{passed} passed, {failed} failed</span>{overloaded}, {skipped} skipped</h1>\n\
          <p class=\"weak\">For programs: <a href=\"junit.xml\">junit.xml</a></p>\n"
     );
     for (name, outcomes) in suites {
@@ -98,6 +104,7 @@ fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
     let class = match entry.case.verdict {
         CaseVerdict::Passed => "passed",
         CaseVerdict::Failed | CaseVerdict::TimedOut => "failed",
+        CaseVerdict::Unjudged => "unjudged",
         CaseVerdict::Skipped | CaseVerdict::Ignored => "weak",
     };
     let _ = write!(

@@ -28,17 +28,22 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
                 entry.case.seconds
             );
             let verdict = entry.case.verdict;
+            // An error is a fault of the surroundings, and a failure one of what is tested. CI systems take neither for passed.
+            let element = match verdict {
+                CaseVerdict::Unjudged => "error",
+                _ => "failure",
+            };
             let why = Text(entry.why().lines().next().unwrap_or_default());
             let _ = match verdict {
                 CaseVerdict::Passed => Ok(()),
                 CaseVerdict::Skipped | CaseVerdict::Ignored => write!(xml, "<skipped message=\"{why}\"/>"),
                 _ if xml.len() > MOST => {
-                    write!(xml, "<failure message=\"{why}\" type=\"{}\"/>", verdict.word())
+                    write!(xml, "<{element} message=\"{why}\" type=\"{}\"/>", verdict.word())
                 }
                 // What GitLab shows is the text of the element.
-                CaseVerdict::Failed | CaseVerdict::TimedOut => write!(
+                CaseVerdict::Failed | CaseVerdict::TimedOut | CaseVerdict::Unjudged => write!(
                     xml,
-                    "<failure message=\"{why}\" type=\"{}\">{}\n\n{}</failure>",
+                    "<{element} message=\"{why}\" type=\"{}\">{}\n\n{}</{element}>",
                     verdict.word(),
                     Text(entry.why()),
                     Text(&entry.case.output)
@@ -64,9 +69,10 @@ fn attributes(xml: &mut String, verdicts: impl Iterator<Item = CaseVerdict>) {
     let count = |wanted: fn(CaseVerdict) -> bool| verdicts.iter().filter(|verdict| wanted(**verdict)).count();
     let _ = write!(
         xml,
-        " tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"{}\"",
+        " tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\"",
         verdicts.len(),
-        count(CaseVerdict::is_failure),
+        count(|verdict| verdict.is_failure() && verdict != CaseVerdict::Unjudged),
+        count(|verdict| verdict == CaseVerdict::Unjudged),
         count(|verdict| matches!(verdict, CaseVerdict::Skipped | CaseVerdict::Ignored))
     );
 }
@@ -74,6 +80,22 @@ fn attributes(xml: &mut String, verdicts: impl Iterator<Item = CaseVerdict>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_cannot_be_judged_is_an_error_and_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outcomes = super::super::tests::outcomes(folder.path());
+        outcomes[0].cases[0].verdict = CaseVerdict::Unjudged;
+        let xml = xml(&[("tests as root".to_owned(), &outcomes)]);
+        assert!(
+            xml.contains(r#" tests="5" failures="1" errors="1" skipped="2""#),
+            "{xml}"
+        );
+        assert!(
+            xml.contains(r#"type="cannot be judged">saw &lt;b&gt;"#) && xml.contains("</error>"),
+            "{xml}"
+        );
+    }
 
     #[test]
     fn has_each_test_once_with_why_it_failed() {

@@ -9,7 +9,7 @@ use super::Guest;
 use super::needle::{last, needle, plain};
 use super::secret::Secret;
 use crate::shell::typing;
-use crate::{Console, Error, Match, ReadUntil, Regex, RemoteShell};
+use crate::{Console, Error, Match, ReadUntil, Regex, RemoteShell, Running};
 
 /// How long a shell may take to show the prompt that it was given until it is given again; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -27,10 +27,10 @@ const REST_OF_LINE: Duration = Duration::from_millis(500);
 pub(super) async fn wait_ready(guest: &Guest, console: &Console) -> Result<(), Error> {
     let ready = [&guest.ready].into_iter().chain(&guest.failures);
     let ready = ReadUntil::Any(ready.map(|text| needle(text)).collect());
-    let deadline = Deadline::new(guest.boot_limit);
+    let mut deadline = Deadline::new(console, guest.boot_limit);
     let mut came = arrived(console);
     loop {
-        match console.read_until(&ready, deadline.left(guest.silence)).await {
+        match deadline.read_until(console, &ready, guest.silence).await {
             Ok(found) if found.index == 0 => return Ok(()),
             Ok(found) => return Err(gave_up(console, &found).await),
             Err(Error::Timeout { .. }) if !deadline.is_over() => {
@@ -130,7 +130,7 @@ impl Entry<'_> {
         // The echo does not show the prompt, and a variable of bash that would set the prompt anew is emptied.
         let line = format!("PROMPT_COMMAND= PS1=alpy-''{id}'# '");
         let (needles, kinds) = self.needles(guest, &prompt);
-        let deadline = Deadline::new(guest.limit);
+        let mut deadline = Deadline::new(console, guest.limit);
         let mut password = self.password;
         let mut asked = false;
         let mut questions = 0;
@@ -145,7 +145,7 @@ impl Entry<'_> {
                 None if asked => QUESTION,
                 None => pause,
             };
-            match console.read_until(&needles, deadline.left(wait)).await {
+            match deadline.read_until(console, &needles, wait).await {
                 Ok(found) => match kinds[found.index] {
                     Said::Prompt => return Ok(prompt),
                     Said::Failure => return Err(gave_up(console, &found).await),
@@ -239,33 +239,50 @@ pub(crate) fn arrived(console: &Console) -> u64 {
     window.position() + window.unread().len() as u64
 }
 
-/// When time is up, and how much there was.
+/// A limit for several waits together.
 pub(crate) struct Deadline {
     start: Instant,
     limit: Duration,
+    timer: Running,
+    over: bool,
 }
 
 impl Deadline {
-    pub(crate) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(console: &Console, limit: Duration) -> Self {
         Self {
             start: Instant::now(),
             limit,
+            timer: console.timer(limit),
+            over: false,
         }
     }
 
-    /// What is left, but at most this.
-    pub(crate) fn left(&self, most: Duration) -> Duration {
-        self.limit.saturating_sub(self.start.elapsed()).min(most)
+    /// Reads for as long as is left, but at most for this time.
+    pub(crate) async fn read_until(
+        &mut self,
+        console: &Console,
+        needle: &ReadUntil,
+        most: Duration,
+    ) -> Result<Match, Error> {
+        if !self.over {
+            tokio::select! {
+                biased;
+                found = console.read_until(needle, most) => return found,
+                () = &mut self.timer => self.over = true,
+            }
+        }
+        console.read_until(needle, Duration::ZERO).await
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.start.elapsed() >= self.limit
+        self.over
     }
 
     /// The error of the last wait as one of all of them.
     pub(crate) fn of(&self, mut error: Error, expected: String) -> Error {
-        if let Error::Timeout { after, .. } = &mut error {
+        if let Error::Timeout { after, waited, .. } = &mut error {
             *after = self.limit;
+            *waited = self.start.elapsed();
         }
         error.expecting(expected)
     }

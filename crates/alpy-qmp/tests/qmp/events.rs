@@ -5,6 +5,8 @@ use alpy_qmp::{Error, Options, Position};
 use serde_json::json;
 
 use crate::fake::{Fake, LONG, SHORT};
+use std::sync::Arc;
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_event_before_the_reply_is_not_lost() {
@@ -144,4 +146,20 @@ async fn a_wait_that_sees_all_events_needs_no_history_of_them() {
     };
     let (waited, ()) = tokio::join!(client.wait_for("F", since, LONG), server);
     waited.expect("nothing was missed");
+}
+
+#[tokio::test]
+async fn the_clients_timer_measures_the_limit_of_a_wait_for_an_event() {
+    let options = Options::new().timer(Arc::new(|_| Box::pin(std::future::pending())));
+    let (client, mut fake) = Fake::pair(options).await;
+    let before = client.position();
+    let none = Duration::ZERO;
+    let (stopped, ()) = tokio::join!(
+        client.wait_for("STOP", before, none),
+        fake.event("STOP", json!({}))
+    );
+    stopped.expect("the limit is not over");
+    let mut events = client.events(client.position());
+    let (next, ()) = tokio::join!(events.next(none), fake.event("RESUME", json!({})));
+    assert_eq!(next.expect("the limit is not over").name, "RESUME");
 }

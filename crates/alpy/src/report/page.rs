@@ -121,6 +121,7 @@ fn head(page: &mut String, record: &Record) {
     let mark = match record.verdict {
         Verdict::Passed => "✓ ",
         Verdict::Failed => "✗ ",
+        Verdict::Unjudged => "? ",
         Verdict::UnderWay => "… ",
     };
     let _ = write!(
@@ -139,6 +140,7 @@ fn verdict(page: &mut String, record: &Record, end: f64) {
     let (class, word) = match record.verdict {
         Verdict::Passed => ("passed", "passed"),
         Verdict::Failed => ("failed", "failed"),
+        Verdict::Unjudged => ("open", "cannot be judged"),
         Verdict::UnderWay => ("open", "no verdict"),
     };
     let _ = writeln!(
@@ -165,7 +167,11 @@ fn verdict(page: &mut String, record: &Record, end: f64) {
             seconds(end - set_up - body)
         );
     }
-    page.push_str("</p>\n<nav>");
+    page.push_str("</p>\n");
+    for sentence in &record.processor {
+        let _ = writeln!(page, "<p class=\"small\">Processor time: {}</p>", text(sentence));
+    }
+    page.push_str("<nav>");
     if record.failure.is_some() {
         page.push_str("<a href=\"#why\">Why</a> ");
     }
@@ -185,6 +191,7 @@ fn verdict(page: &mut String, record: &Record, end: f64) {
 fn why(page: &mut String, record: &Record, failure: &FailureRecord, wire: &Wire) {
     let kind = match failure.kind.as_str() {
         "set-up" => "The set-up failed",
+        "unjudged" => "The host was overloaded",
         "lost" => "Something ended under the test",
         "panic" => "The test panicked",
         "deadline" => "The test ran out of time",

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use alpy_netns::MacAddr;
+use alpy_qemu::ProcessorTime;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -42,6 +43,8 @@ pub(crate) struct Record {
     /// In seconds.
     pub(crate) deadline: f64,
     pub(crate) failure: Option<FailureRecord>,
+    /// A sentence for each machine: what share of the processor time that it was ready to use it got.
+    pub(crate) processor: Vec<String>,
     pub(crate) steps: Vec<Step>,
     pub(crate) machines: Vec<Machine>,
     pub(crate) links: Vec<Link>,
@@ -58,13 +61,15 @@ pub(crate) enum Verdict {
     UnderWay,
     Passed,
     Failed,
+    /// What it measured cannot be judged: the host was overloaded.
+    Unjudged,
 }
 
 /// Why a test did not pass: the parts of [`Failure`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct FailureRecord {
-    /// `set-up`, `body`, `lost`, `panic`, `deadline`, `signal` or `teardown`.
+    /// `set-up`, `body`, `unjudged`, `lost`, `panic`, `deadline`, `signal` or `teardown`.
     pub(crate) kind: String,
     pub(crate) cause: String,
     pub(crate) step: Option<String>,
@@ -124,6 +129,11 @@ pub(crate) struct Machine {
     /// Where its files are: the evidence directory if it is empty, else a folder in it.
     pub(crate) folder: String,
     pub(crate) restored: Option<bool>,
+    /// In seconds: how long its QEMU ran on processors, how long it waited for one, all threads together, and for how much wall time the
+    /// machine did not run for that reason. Nothing where the kernel does not tell.
+    pub(crate) ran: Option<f64>,
+    pub(crate) waited: Option<f64>,
+    pub(crate) starved: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -224,6 +234,17 @@ impl Recorder {
         self.lock().links.push(Link::of(index, link, true));
     }
 
+    /// The processor time of each machine.
+    pub(crate) fn processor(&self, times: &[Option<ProcessorTime>]) {
+        for (machine, time) in self.lock().machines.iter_mut().zip(times) {
+            let seconds =
+                |of: fn(&ProcessorTime) -> Duration| time.as_ref().map(|time| of(time).as_secs_f64());
+            machine.ran = seconds(ProcessorTime::ran);
+            machine.waited = seconds(ProcessorTime::waited);
+            machine.starved = seconds(ProcessorTime::starved);
+        }
+    }
+
     /// The body begins.
     pub(crate) fn entered(&self) {
         self.lock().entered = Some(seconds(SystemTime::now()));
@@ -240,6 +261,7 @@ impl Recorder {
         record.ended = Some(seconds(SystemTime::now()));
         record.verdict = match failure {
             None => Verdict::Passed,
+            Some(failure) if failure.is_unjudged() => Verdict::Unjudged,
             Some(_) => Verdict::Failed,
         };
         record.failure = failure.map(Failure::record);
@@ -253,7 +275,7 @@ impl Machine {
                 0 => String::new(),
                 _ => format!("machine{index}"),
             },
-            restored: None,
+            ..Self::default()
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::failure::{BoxError, Cause, Failure, Report, chain};
 use crate::limits::Limits;
 use crate::link::{AnyLink, DirectLink, Link};
 use crate::logging::{self, RunLog};
+use crate::processor::{self, Schedules};
 use crate::report::{self, Recorder, Wire};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
@@ -130,7 +131,8 @@ impl TestbedBuilder {
         self
     }
 
-    /// How long the test may take, from the first container to the end of its body: 5 minutes if not set. A step of the set-up may
+    /// How long the test may take, from the first container to the end of its body: 5 minutes if not set. It does not count the time for which
+    /// the host kept a machine from running, up to ten times the limit ([`qemu::timer`](alpy_qemu::timer())). A step of the set-up may
     /// take half of it; a step of the body has what is left, or what [`step!`](crate::step!) gives it. The teardown comes on top
     /// and is bounded by itself.
     pub fn deadline(mut self, limit: Duration) -> Self {
@@ -222,7 +224,9 @@ impl TestbedBuilder {
             info!(target: "alpy::testbed", "Test description: {description}");
         }
         info!(target: "alpy::testbed", "Evidence: {}", evidence.dir().display());
-        let (steps, teardown) = (Arc::new(Steps::default()), Arc::new(Steps::default()));
+        let schedules = Schedules::default();
+        let (steps, teardown) = (Steps::beside(schedules.clone()), Steps::beside(schedules.clone()));
+        let (steps, teardown) = (Arc::new(steps), Arc::new(teardown));
         let recorder = Recorder::begin(&test, self.description.as_deref(), self.deadline);
         let recorder = Arc::new(recorder);
         // Until this is dropped, at the end, a signal does not end the process.
@@ -230,12 +234,19 @@ impl TestbedBuilder {
             Ok(interrupts) => interrupts,
             Err(source) => return Err(Report::new(Cause::SetUp(Error::Runtime(source))).into_failure(&test)),
         };
-        let mut limits = Limits::new(interrupts, self.deadline);
+        let mut limits = Limits::new(interrupts, self.deadline, &schedules.timer());
         let run = self.run_steps(body, &evidence, &recorder, [&steps, &teardown], &mut limits);
         let result = run.await;
         recorder.lock().steps = report::steps(&[steps.records(), teardown.records()]);
+        let times = schedules.now();
+        recorder.processor(&times);
         let mut report = match result {
             Ok(value) => {
+                let sentences = processor::sentences(&times, &[]);
+                recorder.lock().processor.clone_from(&sentences);
+                for sentence in sentences {
+                    info!(target: "alpy::testbed", "Processor time: {sentence}");
+                }
                 write_report(&evidence, &recorder, None).await;
                 info!(target: "alpy::testbed", "Test passed");
                 return Ok(value);
@@ -243,6 +254,8 @@ impl TestbedBuilder {
             Err(report) => report,
         };
         report.step = steps.where_it_is();
+        report.processor = processor::sentences(&times, &report.in_failing_step);
+        recorder.lock().processor.clone_from(&report.processor);
         if report.step.is_none() && !matches!(report.cause, Cause::TearDown) {
             report.after = steps.last_ended();
         }
@@ -260,7 +273,11 @@ impl TestbedBuilder {
             // The process is about to end by the signal: nobody else will say it.
             logging::say(&failure.to_string()).await;
         }
-        info!(target: "alpy::testbed", "Test failed");
+        let verdict = match failure.is_unjudged() {
+            true => "Test cannot be judged",
+            false => "Test failed",
+        };
+        info!(target: "alpy::testbed", "{verdict}");
         Err(failure)
     }
 
@@ -311,6 +328,7 @@ impl TestbedBuilder {
             Err(cause) => {
                 let mut report = Report::new(cause);
                 let closed = within(TEARDOWN_NODES, run.close()).await;
+                report.in_failing_step = steps.processor_where_it_is();
                 report.teardown.extend(closed.err().map(|error| chain(&error)));
                 recorder.lock().containers = run.containers();
                 return Err(report);
@@ -321,6 +339,8 @@ impl TestbedBuilder {
         recorder.entered();
         let mut attend = Box::pin(bed.attend());
         let result = bed.run_body(body, attend.as_mut(), limits).await;
+        let in_failing_step = steps.processor_where_it_is();
+        let result = result.map_err(|cause| bed.judged(cause));
         recorder.left();
         info!(
             target: "alpy::testbed",
@@ -360,6 +380,7 @@ impl TestbedBuilder {
         };
         let mut report = Report::new(cause);
         report.interrupted = interrupted;
+        report.in_failing_step = in_failing_step;
         report.say_last_words(machines);
         report.findings = findings;
         report.teardown = teardown;

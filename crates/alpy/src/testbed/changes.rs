@@ -98,7 +98,9 @@ impl Testbed {
                 None => nic,
             };
             let nic = dut.qemu.plug_nic(nic).await?;
-            let capture = path.map(creation::open_capture).transpose()?;
+            let capture = path
+                .map(|path| creation::open_capture(path, &self.steps.schedules().timer()))
+                .transpose()?;
             self.links.push(Wired {
                 index,
                 nic: NicOf::new(machine, nic),

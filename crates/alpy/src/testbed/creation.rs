@@ -10,6 +10,7 @@ use std::time::Duration;
 use alpy_console::Console;
 use alpy_pcap::Capture;
 use alpy_qemu::{Accelerator, Backend, Machine, Nic, Options, Qemu};
+use alpy_qmp::Timer;
 use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, Notify};
 use tracing::info;
@@ -23,6 +24,7 @@ use crate::evidence::Evidence;
 use crate::limits::Deadline;
 use crate::link::AnyLink;
 use crate::node::Node;
+use crate::processor::Schedules;
 use crate::report::Recorder;
 use crate::run::Run;
 use crate::skeleton::{self, SkeletonBuilder};
@@ -54,6 +56,8 @@ struct Plan<'a> {
     evidence: PathBuf,
     run: &'a Run,
     share: Duration,
+    schedules: &'a Schedules,
+    timer: &'a Timer,
 }
 
 impl Parts {
@@ -81,6 +85,8 @@ impl Parts {
         deadline: Deadline,
     ) -> Result<Testbed> {
         let share = deadline.share();
+        let schedules = steps.schedules().clone();
+        let timer = schedules.timer();
         let states = match &self.states {
             Some(states) => states.clone(),
             None => SavedStates::from_env()?,
@@ -121,6 +127,8 @@ impl Parts {
                 evidence: folder(&evidence, name)?,
                 run: &run,
                 share,
+                schedules: &schedules,
+                timer: &timer,
             });
         }
         // Each link, with what it has at its ends.
@@ -184,7 +192,7 @@ impl Parts {
                     index,
                     nic: nics.pop().expect("each link has one"),
                     far,
-                    capture: capture.map(open_capture).transpose()?,
+                    capture: capture.map(|path| open_capture(path, &timer)).transpose()?,
                     hot: false,
                 })
             });
@@ -201,6 +209,7 @@ impl Parts {
             steps,
             attended,
             until: deadline.until(),
+            unjudged: std::sync::Mutex::default(),
         };
         let unplugged = self
             .links
@@ -240,6 +249,8 @@ impl Plan<'_> {
             run: self.run,
             evidence: &self.evidence,
             share: self.share,
+            schedules: self.schedules,
+            timer: self.timer,
         };
         let mut state = builder.state(&self.states).await?;
         let (mut qemu, mut counted) = self.start_qemu(state.as_ref()).await?;
@@ -259,7 +270,9 @@ impl Plan<'_> {
         }
         let connect = async {
             let stream = qemu.take_console().expect("nobody has taken it yet");
-            let console = Console::builder().transcript(&self.evidence);
+            let console = Console::builder()
+                .transcript(&self.evidence)
+                .timer(Arc::clone(self.timer));
             let console = match &state {
                 Some(state) => state.console(console)?,
                 None => console,
@@ -285,6 +298,7 @@ impl Plan<'_> {
         let nics = nics.collect::<std::io::Result<_>>().map_err(Error::Runtime)?;
         let mut options = Options::new()
             .evidence(&self.evidence)
+            .timer(Arc::clone(self.timer))
             .accelerator(self.accelerator.clone());
         if let Some(state) = state {
             options = options.restore_from(state.folder());
@@ -292,13 +306,14 @@ impl Plan<'_> {
         let start = async { Ok::<_, Error>(Qemu::start(&self.machine, nics, options).await?) };
         let text = self.name.step("Start QEMU");
         let qemu = step!(target: "alpy::qemu", within: self.share, text, start).await?;
+        self.schedules.add(self.name.index, qemu.schedule().clone());
         Ok((qemu, counted))
     }
 }
 
 /// A capture that QEMU has begun.
-pub(super) fn open_capture(path: PathBuf) -> Result<Capture> {
-    Ok(Capture::open(path)?.ignore_torn_tail())
+pub(super) fn open_capture(path: PathBuf, timer: &Timer) -> Result<Capture> {
+    Ok(Capture::open(path)?.ignore_torn_tail().timer(Arc::clone(timer)))
 }
 
 /// Whether a link's machine is there.

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use alpy_console::{Console, Guest, RemoteShell};
-use alpy_qemu::{Qemu, Recipe};
+use alpy_qemu::{ProcessorTime, Qemu, Recipe};
 use alpy_qmp::Client;
-use tokio::time::Instant;
 
 use super::{TEARDOWN_STEP, saved};
 use crate::error::{Error, Result};
@@ -68,6 +67,12 @@ impl Dut {
         self.qemu.qmp()
     }
 
+    /// The processor time that the host has given the machine up to now. The difference of two readings tells whether the machine was
+    /// [starved](ProcessorTime::is_starved) while something was measured. `None` where the kernel has no schedstat: nobody knows then.
+    pub fn processor_time(&self) -> Option<ProcessorTime> {
+        self.qemu.schedule().now()
+    }
+
     /// Starts the virtual CPU: from here on, the guest runs.
     ///
     /// A machine with a [recipe](alpy_qemu::Machine::saved_state) is at the end of it when this returns, with all read that the recipe has
@@ -127,19 +132,17 @@ impl Dut {
         Ok(shell?)
     }
 
-    /// Waits until the guest has powered the machine down and QEMU has stopped it.
+    /// Waits until the guest has powered the machine down and QEMU has stopped it. The limit does not count the time for which the host kept a
+    /// machine of the testbed from running, up to ten times the limit; nor do those of waits on its console, its monitor and its captures.
     ///
     /// # Errors
     /// The guest resets instead, QEMU ends, or the time is up.
     ///
     /// Cancel safe.
     pub async fn wait_powered_down(&self, within: Duration) -> Result<()> {
-        let until = Instant::now() + within;
         let down = self.qemu.wait_powered_down(within);
         step!(target: "alpy::qemu", self.name.step("Wait until the VM is powered down"), down).await?;
-        let stopped = self
-            .qemu
-            .wait_stopped(until.saturating_duration_since(Instant::now()));
+        let stopped = self.qemu.wait_stopped(within);
         step!(target: "alpy::qemu", self.name.step("Wait until the VM is stopped"), stopped).await?;
         Ok(())
     }

@@ -4,21 +4,25 @@
 use std::fs;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
 use alpy_qemu::{
     Accelerator, Backend, Machine, Nic, Options, Qemu, Recipe, RecipeStep, RootShell, fingerprint,
 };
+use alpy_qmp::Timer;
 use tokio::time::timeout;
 use tracing::info;
 
 use super::dut::Name;
 use crate::error::{Error, Result};
 use crate::login;
+use crate::processor::Schedules;
 use crate::run::Run;
 use crate::states::{Held, Key, Lock, SavedStates, Store, on_thread};
 use crate::step;
+use crate::step::within_timed;
 
 /// How long QEMU may take to write or to load a state, and to end after that.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -49,6 +53,8 @@ pub(super) struct Builder<'a> {
     pub(super) evidence: &'a Path,
     /// How long each step may take.
     pub(super) share: Duration,
+    pub(super) schedules: &'a Schedules,
+    pub(super) timer: &'a Timer,
 }
 
 /// A state to begin with.
@@ -132,7 +138,9 @@ impl Builder<'_> {
             Ok(lock) => lock?,
             Err(_) => {
                 let text = format!("Wait until saved state {} is built", key.short());
-                step!(target: "alpy::states", within: self.share, self.name.step(&text), alone).await?
+                // The machine of the other process may be starved, and has ten times as long then.
+                let limit = self.share.saturating_mul(10);
+                step!(target: "alpy::states", within: limit, self.name.step(&text), alone).await?
             }
         };
         match store.look_with(key, lock).await? {
@@ -141,7 +149,8 @@ impl Builder<'_> {
                 let text = format!("Boot and save state {} {}", recipe.name(), key.short());
                 let text = format!("{}: {reason}", self.name.step(&text));
                 let build = self.build(store, key, lock, recipe);
-                step!(target: "alpy::states", within: self.share, text, build).await
+                let build = within_timed(self.timer, self.share, build);
+                step!(target: "alpy::states", text, build).await
             }
         }
     }
@@ -157,11 +166,16 @@ impl Builder<'_> {
         })?;
         let options = Options::new()
             .evidence(&log)
+            .timer(Arc::clone(self.timer))
             .accelerator(self.accelerator.clone())
             .save_to(unfinished.folder());
         let mut qemu = Qemu::start(self.machine, nics(self.macs), options).await?;
+        self.schedules.add(self.name.index, qemu.schedule().clone());
         let stream = qemu.take_console().expect("nobody has taken it yet");
-        let console = Console::builder().transcript(&log).start(stream)?;
+        let console = Console::builder()
+            .transcript(&log)
+            .timer(Arc::clone(self.timer))
+            .start(stream)?;
         qemu.start_cpu().await?;
         tokio::select! {
             biased;

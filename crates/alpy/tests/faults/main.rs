@@ -88,6 +88,58 @@ async fn a_qemu_that_is_killed_ends_the_test_at_once() {
 }
 
 #[tokio::test]
+async fn a_test_that_cannot_judge_has_neither_passed_nor_failed() {
+    need!(docker, qemu);
+    let failure = failure(bed("unjudged"), async |bed| {
+        bed.start_cpu().await?;
+        let time = bed.dut(0).processor_time().ok_or("there is no schedstat")?;
+        assert!(
+            time.ran() > Duration::ZERO && time.starved() <= time.passed(),
+            "{time:?}"
+        );
+        let measure = async { Err::<(), _>(bed.cannot_be_judged("nothing was measured")) };
+        let measured = step!("Measure a rate", measure).await;
+        // As anyhow does it, which hides the type of what it holds.
+        Err(measured.unwrap_err().to_string().into())
+    })
+    .await;
+    assert!(failure.is_unjudged());
+    has(
+        &failure,
+        &[
+            "test unjudged: cannot be judged: the host was overloaded: nothing was measured",
+            "step: Measure a rate",
+            "the host gave machine 0 ",
+            " % of the processor time it was ready to use, ",
+            " % in the failing step",
+        ],
+    );
+    let dir = failure.evidence().unwrap();
+    let record = fs::read_to_string(dir.join("run.json")).unwrap();
+    assert!(
+        record.contains("\"verdict\": \"unjudged\"") && record.contains("\"kind\": \"unjudged\""),
+        "{record}"
+    );
+    let page = fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(
+        page.contains("cannot be judged") && page.contains("the host gave machine 0"),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn an_error_is_a_failure_though_another_measurement_could_not_be_judged() {
+    need!(docker, qemu);
+    let failure = failure(bed("judged"), async |bed| {
+        let _ = bed.cannot_be_judged("the first measurement");
+        Err("the second measurement is wrong".into())
+    })
+    .await;
+    assert!(!failure.is_unjudged());
+    has(&failure, &["test judged failed: the second measurement is wrong"]);
+}
+
+#[tokio::test]
 async fn a_qemu_that_is_stopped_is_found_out() {
     need!(docker, qemu);
     let failure = failure(bed("qemu-stopped"), async |bed| {
