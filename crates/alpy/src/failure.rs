@@ -40,8 +40,6 @@ pub(crate) struct Report {
     wire: Wire,
     pub(crate) teardown: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
-    /// A signal ended the hold that came behind the failure: the process is about to end by it.
-    pub(crate) interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -110,7 +108,6 @@ impl Report {
             wire: Wire::default(),
             teardown: Vec::new(),
             evidence: None,
-            interrupted: false,
         })
     }
 
