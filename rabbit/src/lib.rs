@@ -86,9 +86,8 @@ pub async fn image(engine: &Engine, name: &str) -> Result<String> {
         .collect();
     let changes: Vec<&str> = env.iter().map(String::as_str).collect();
     let import = async || {
-        engine
-            .import_image(&image.tag, Tar::file(&image.rootfs), &changes)
-            .await
+        let import = engine.import_image(&image.tag, Tar::file(&image.rootfs), &changes);
+        alpy::step!(format!("Import image {}", image.tag), import).await
     };
     engine
         .ensure_image(&image.tag, import)

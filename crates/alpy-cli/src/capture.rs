@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use alpy::pcap;
 use alpy::runs::{RunInfo, RunState};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::args::Capture;
 use crate::failure::{absent, usage};
+use crate::files;
 use crate::find::{Runs, number};
 
 /// The captures of all links, which a run writes at its end.
@@ -55,10 +56,7 @@ async fn copy_all(run: &RunInfo, stdout: &mut tokio::io::Stdout) -> Result<()> {
             "all links are in one file when the run has ended; until then, one link at a time",
         ));
     }
-    let path = run.dir.join(ALL);
-    let mut file = tokio::fs::File::open(&path)
-        .await
-        .with_context(|| format!("open {}", path.display()))?;
+    let mut file = tokio::fs::File::from_std(files::open(&run.dir.join(ALL))?);
     match tokio::io::copy(&mut file, stdout).await {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

@@ -15,7 +15,9 @@ use tokio::time::{Instant, interval};
 
 use crate::args::Console;
 use crate::failure::{absent, interrupted};
+use crate::files;
 use crate::find::Runs;
+use crate::stop::Stop;
 
 /// What leaves the console: Ctrl-], as in telnet and in `virsh console`.
 const LEAVE: u8 = 0x1d;
@@ -37,6 +39,8 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
         )));
     };
     let mut machine = Control::of(&run).console(args.machine).await?;
+    // The terminal is to be as it was, whatever ends this.
+    let mut stop = Stop::begin()?;
     let terminal = Raw::begin()?;
     if terminal.is_some() {
         eprint!("Console of {}, Ctrl-] leaves it\r\n", run.name());
@@ -48,7 +52,6 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
     let mut last = Instant::now();
     let mut looks = interval(LOOK);
     let mut ended = std::pin::pin!(run.ended());
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     loop {
         tokio::select! {
             count = stdin.read(&mut typed), if more => {
@@ -76,7 +79,7 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
                 eprint!("\r\n{} has ended\r\n", run.name());
                 return Ok(ExitCode::SUCCESS);
             }
-            _ = interrupt.recv() => return Err(interrupted()),
+            signal = stop.next() => return Err(interrupted(signal)),
         }
     }
 }
@@ -89,9 +92,7 @@ struct Said {
 impl Said {
     /// From some lines before the end on.
     async fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path)
-            .await
-            .with_context(|| format!("open {}", path.display()))?;
+        let mut file = File::from_std(files::open(path)?);
         let end = file.seek(SeekFrom::End(0)).await?;
         let from = end.saturating_sub(BEFORE);
         file.seek(SeekFrom::Start(from)).await?;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::output::{Output, print};
@@ -25,9 +26,12 @@ pub fn absent(text: impl Into<String>) -> anyhow::Error {
     failure(3, text)
 }
 
-/// It was interrupted.
-pub fn interrupted() -> anyhow::Error {
-    failure(130, "interrupted")
+/// A signal ended it. The status is the one that a shell reports.
+pub fn interrupted(signal: Signal) -> anyhow::Error {
+    match signal {
+        Signal::SIGINT => failure(130, "interrupted"),
+        signal => failure(128 + signal as u8, format!("ended by {signal}")),
+    }
 }
 
 fn failure(status: u8, text: impl Into<String>) -> anyhow::Error {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use alpy::runs::RunState;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::args::Report;
@@ -29,9 +29,15 @@ pub fn run(runs: &Runs, args: &Report, output: &Output) -> Result<ExitCode> {
     if chosen.is_empty() {
         return Err(absent(format!("no run below {}", runs.base().display())));
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for run in chosen {
-        let report = alpy::report::render(&run.dir)?;
+        let report = match alpy::report::render(&run.dir) {
+            Ok(report) => report,
+            Err(error) => {
+                failed.push(format!("{:#}", anyhow::Error::from(error)));
+                continue;
+            }
+        };
         let report = report.canonicalize().unwrap_or(report);
         rows.push(Row {
             name: run.name(),
@@ -49,5 +55,8 @@ pub fn run(runs: &Runs, args: &Report, output: &Output) -> Result<ExitCode> {
         };
         table(&rows.iter().map(cells).collect::<Vec<_>>())
     })?;
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
     Ok(ExitCode::SUCCESS)
 }

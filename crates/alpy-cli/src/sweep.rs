@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use alpy::RUN_LABEL;
 use alpy::docker::{ContainerInfo, Engine};
 use alpy::runs::RunState;
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::args::Sweep;
@@ -32,24 +32,36 @@ pub async fn run(runs: &Runs, args: &Sweep, output: &Output) -> Result<ExitCode>
     let all = progress("list the containers", engine.containers(RUN_LABEL)).await?;
     let left = left_over(all, is_alive);
     let folders = folders(runs);
-    let found = Found {
+    let mut found = Found {
         removed: !args.dry_run,
         containers: left.iter().map(|container| container.name.clone()).collect(),
         folders,
     };
+    let mut failed = Vec::new();
     if found.removed {
         let remove = async {
+            let mut removed = Vec::new();
             for container in &left {
-                engine.remove(&container.id).await?;
+                match engine.remove(&container.id).await {
+                    Ok(()) => removed.push(container.name.clone()),
+                    Err(error) => failed.push(format!("{:#}", anyhow::Error::from(error))),
+                }
             }
-            Ok::<_, alpy::docker::Error>(())
+            removed
         };
-        progress("remove containers", remove).await?;
-        for folder in &found.folders {
-            fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
-        }
+        found.containers = progress("remove containers", remove).await;
+        found.folders.retain(|folder| match fs::remove_dir_all(folder) {
+            Ok(()) => true,
+            Err(error) => {
+                failed.push(format!("remove {}: {error}", folder.display()));
+                false
+            }
+        });
     }
     output.show(&found, || text(&found))?;
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -131,7 +143,9 @@ fn folders(runs: &Runs) -> Vec<PathBuf> {
     let over = alpy::runs::below(runs.base());
     let over = over.into_iter().filter(|run| run.state != RunState::UnderWay);
     let folders = over.filter_map(|run| Some(run.dir.join(format!("alpy-{}", run.id?))));
-    folders.filter(|folder| folder.is_dir()).collect()
+    // A symbolic link leads elsewhere.
+    let is_folder = |folder: &PathBuf| fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir());
+    folders.filter(is_folder).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +187,29 @@ mod tests {
         assert!(!is_alive(&container), "this process did not run in 2023");
         container.created = began(own).unwrap();
         assert!(is_alive(&container));
+    }
+
+    #[test]
+    fn a_folder_is_that_of_a_run_or_is_not_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let victim = base.path().join("victim");
+        fs::create_dir_all(&victim).unwrap();
+        let run = |name: &str, id: &str| {
+            let dir = base.path().join("evidence").join(name);
+            fs::create_dir_all(&dir).unwrap();
+            let record = serde_json::json!({"format": 1, "test": name, "id": id});
+            fs::write(dir.join("run.json"), record.to_string()).unwrap();
+            dir
+        };
+        let own = run("own", "1-0-aaaaaaaa").join("alpy-1-0-aaaaaaaa");
+        fs::create_dir(&own).unwrap();
+        // With the first component there, the path leads to the victim.
+        fs::create_dir(run("above", "a/../../../victim").join("alpy-a")).unwrap();
+        run("elsewhere", victim.to_str().unwrap());
+        let link = run("link", "2-0-bbbbbbbb").join("alpy-2-0-bbbbbbbb");
+        std::os::unix::fs::symlink(&victim, link).unwrap();
+        let runs = Runs::below(Some(base.path().join("evidence")));
+        assert_eq!(folders(&runs), [own]);
     }
 
     #[test]

@@ -6,7 +6,6 @@ mod machine;
 mod place;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,10 @@ use machine::MachineTable;
 use place::Source;
 
 use crate::failure::usage;
+use crate::files;
+
+/// An image that is imported has no other.
+const PATH: &str = "ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// A testbed for `alpy up`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -80,8 +83,7 @@ impl Topology {
     /// # Errors
     /// The file cannot be read; it is not right, in which case the error names lines and columns, and has an exit status of its own.
     pub fn read(path: &Path) -> Result<(Self, TestbedBuilder)> {
-        let text =
-            fs::read_to_string(path).map_err(|error| usage(format!("read {}: {error}", path.display())))?;
+        let text = files::text(path).map_err(|error| usage(format!("{error:#}")))?;
         Self::parse(path, &text)
     }
 
@@ -148,14 +150,10 @@ impl Topology {
         for table in &self.application {
             if let Some(root) = &table.root {
                 if !bed.engine().image_present(&table.image).await? {
+                    let text = format!("Import image {} from {}", table.image, root.display());
                     let root = Tar::file(folder.join(root));
-                    bed.engine()
-                        .import_image(
-                            &table.image,
-                            root,
-                            &["ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
-                        )
-                        .await?;
+                    let import = bed.engine().import_image(&table.image, root, &[PATH]);
+                    alpy::step!(text, import).await?;
                 }
             }
             let node = bed.node(*table.node.as_ref());

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
 
@@ -22,6 +23,7 @@ use crate::args::{Down, Resume, Up};
 use crate::failure::{absent, interrupted, usage};
 use crate::find::Runs;
 use crate::output::{Output, progress};
+use crate::stop::Stop;
 use crate::topology::Topology;
 
 /// Longer than anybody works at a testbed.
@@ -29,6 +31,9 @@ const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// How long a teardown may take: its own limits are below that.
 const TEARDOWN: Duration = Duration::from_secs(90);
+
+/// What the front end tells the background when it has seen the testbed up.
+const STAY: &[u8; 1] = b"y";
 
 /// Between two looks how far the background has come.
 const LOOK: Duration = Duration::from_millis(50);
@@ -50,6 +55,7 @@ pub async fn run(runs: &Runs, args: &Up, output: &Output) -> Result<ExitCode> {
     }
     if args.background {
         setsid().context("begin a session")?;
+        follow_front_end();
     }
     let folder = args.topology.parent().unwrap_or(Path::new("")).to_owned();
     let body = async |bed: &Testbed| -> TestResult {
@@ -73,19 +79,21 @@ async fn in_background(runs: &Runs, args: &Up, name: &str, output: &Output) -> R
     command.arg("up").arg(&args.topology).arg("--background");
     command.arg("--evidence").arg(runs.base());
     command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log.writer()?);
+    let mut stop = Stop::begin()?;
     let mut child = command.spawn().context("start alpy in the background")?;
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let word = child.stdin.take();
     let mut looks = interval(LOOK);
     let run = loop {
         tokio::select! {
             _ = looks.tick() => {}
-            _ = interrupt.recv() => {
-                end(&mut child).await?;
+            signal = stop.next() => {
+                let ended = end(&mut child).await;
                 log.show()?;
-                return Err(interrupted());
+                ended?;
+                return Err(interrupted(signal));
             }
         }
         log.show()?;
@@ -98,6 +106,9 @@ async fn in_background(runs: &Runs, args: &Up, name: &str, output: &Output) -> R
         }
     };
     log.show()?;
+    if let Some(mut word) = word {
+        word.write_all(STAY).await.context("alpy in the background")?;
+    }
     let up =
         json!({"test": run.name(), "evidence": run.dir, "pid": run.pid, "run": run.id, "engine": run.engine});
     output.show(&up, || format!("{name} is up; alpy down {name} takes it down\n"))?;
@@ -111,12 +122,27 @@ async fn held(runs: &Runs, name: &str) -> Option<RunInfo> {
     status.held.map(|_| run)
 }
 
+/// In the background: takes down what there is if the front end ends, however it does, before it has seen the testbed up.
+fn follow_front_end() {
+    std::thread::spawn(|| {
+        if !matches!(std::io::stdin().read(&mut [0]), Ok(1)) {
+            // As if this process had been told to end.
+            let _ = kill(Pid::this(), Signal::SIGTERM);
+        }
+    });
+}
+
 /// Has the background take down what it has.
 async fn end(child: &mut Child) -> Result<()> {
     if let Some(pid) = child.id() {
+        // One that has ended just now need not be told.
         let _ = kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM);
     }
-    progress("take down what is there", child.wait()).await?;
+    let ended = progress("take down what is there", timeout(TEARDOWN, child.wait())).await;
+    if ended.is_err() {
+        child.start_kill().context("kill alpy in the background")?;
+        bail!("alpy in the background did not end within {TEARDOWN:?} and was killed; remedy: alpy sweep");
+    }
     Ok(())
 }
 

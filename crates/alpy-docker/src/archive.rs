@@ -2,9 +2,12 @@
 //! Tar archives: how an engine wants to be given files.
 
 use std::fmt;
+use std::fs::{self, File, FileType};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
 
 use crate::{Error, Result};
 
@@ -18,24 +21,57 @@ pub(crate) enum Source {
     File(PathBuf),
 }
 
+/// An archive that can be sent: its length is known.
+pub(crate) enum Opened {
+    Bytes(Bytes),
+    File(File),
+}
+
 impl Tar {
-    /// An archive that lies in a file. It may be compressed with gzip, bzip2 or xz.
+    /// An archive that lies in a regular file. It may be compressed with gzip, bzip2 or xz.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }
 
-    /// How many bytes it has.
-    pub(crate) fn length(&self) -> Result<u64> {
-        match &self.0 {
-            Source::Bytes(bytes) => Ok(bytes.len() as u64),
-            Source::File(path) => match std::fs::metadata(path) {
-                Ok(file) => Ok(file.len()),
-                Err(source) => Err(Error::File {
-                    path: path.clone(),
-                    source,
-                }),
+    /// The archive and how many bytes it has. The error is for an image that was to be made of it by this verb.
+    ///
+    /// Anything but a regular file is refused: a directory has a length and no bytes, and a pipe may never open.
+    pub(crate) fn open(self, verb: &'static str, image: &str) -> Result<(Opened, u64)> {
+        let path = match self.0 {
+            Source::Bytes(bytes) => {
+                let length = bytes.len() as u64;
+                return Ok((Opened::Bytes(bytes), length));
+            }
+            Source::File(path) => path,
+        };
+        let open = || {
+            let flags = OFlag::O_NONBLOCK.bits();
+            let file = File::options().read(true).custom_flags(flags).open(&path)?;
+            Ok((file.metadata()?, file))
+        };
+        // A socket cannot be opened at all.
+        let kind = match open() {
+            Ok((found, file)) if found.is_file() => return Ok((Opened::File(file), found.len())),
+            Ok((found, _)) => found.file_type(),
+            Err(source) => match fs::metadata(&path) {
+                Ok(found) if found.file_type().is_socket() => found.file_type(),
+                _ => return Err(Error::File { path, source }),
             },
-        }
+        };
+        Err(Error::ImageFailed {
+            verb,
+            image: image.to_owned(),
+            reason: format!("{} is {}; pass a tar archive", path.display(), name_of(kind)),
+        })
+    }
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
     }
 }
 

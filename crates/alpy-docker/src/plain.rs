@@ -66,18 +66,19 @@ async fn request(
     );
     engine.write_all(head.as_bytes()).await?;
     let mut body = pin!(body);
-    let sent = async {
-        while let Some(chunk) = body.try_next().await? {
-            engine.write_all(&chunk).await?;
+    let mut sent = Ok(());
+    // A body that breaks off is not answered: the engine waits for the rest.
+    while let Some(chunk) = body.try_next().await? {
+        sent = engine.write_all(&chunk).await;
+        if sent.is_err() {
+            break;
         }
-        Ok(0)
-    };
-    let sent: io::Result<usize> = sent.await;
+    }
     let mut answer = Vec::new();
     let read = engine.read_to_end(&mut answer).await;
     // An engine that has heard enough answers and closes, whatever is still to come.
     if answer.is_empty() {
-        sent.and(read)?;
+        sent.and(read.map(drop))?;
     }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
@@ -91,5 +92,27 @@ async fn request(
                 .unwrap_or_else(|| body.to_owned()),
         }),
         None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::UnixListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// The engine waits for the rest of what was announced.
+    #[tokio::test]
+    async fn a_body_that_breaks_off_ends_the_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let body = stream::iter([Ok(Bytes::from("begin")), Err(io::Error::other("broken"))]);
+        let posted = timeout(Duration::from_secs(30), post(&socket, "/", 100, body)).await;
+        let error = posted.expect("it is not waited for").unwrap_err();
+        assert!(crate::engine::chain(&error).contains("broken"), "{error}");
     }
 }

@@ -523,3 +523,28 @@ async fn an_import_says_each_change_by_itself() {
     assert_eq!(fake.heard("&repo=%6E%61%6D%65%3A%31&"), 1);
     assert_eq!(fake.heard("\r\n\r\narchive"), 1);
 }
+
+/// The image of a name, two that had it before, and one that has another name now.
+const IMAGES: &str = r#"[
+    {"Id":"sha256:new","Created":1300,"RepoTags":["name:1"],"ParentId":"","RepoDigests":[],"Size":1,"SharedSize":1,"Labels":{},"Containers":0},
+    {"Id":"sha256:just","Created":1200,"RepoTags":["<none>:<none>"],"ParentId":"","RepoDigests":[],"Size":1,"SharedSize":1,"Labels":{},"Containers":0},
+    {"Id":"sha256:long","Created":1100,"RepoTags":[],"ParentId":"","RepoDigests":[],"Size":1,"SharedSize":1,"Labels":{},"Containers":0},
+    {"Id":"sha256:other","Created":1000,"RepoTags":["other:1"],"ParentId":"","RepoDigests":[],"Size":1,"SharedSize":1,"Labels":{},"Containers":0}
+]"#;
+
+/// A container may be under way to an image that has just lost its name.
+#[tokio::test]
+async fn an_import_removes_images_that_lost_the_name_a_minute_ago() {
+    let fake = Fake::polite(|request| match request {
+        "POST /images/create" => Json(r#"{"status":"sha256:1"}"#),
+        "GET /images/json" => Json(IMAGES),
+        "DELETE /images/sha256:long" => Json("[]"),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    engine.import_image("name:1", Vec::new(), &[]).await.unwrap();
+    assert_eq!(
+        (fake.heard("DELETE "), fake.heard("DELETE /images/sha256:long")),
+        (1, 1)
+    );
+}

@@ -35,13 +35,22 @@ pub struct Reader<R> {
 }
 
 impl Reader<File> {
-    /// Opens a capture file and reads its header.
+    /// Opens a capture file and reads its header. It has to be a regular file: others, such as a pipe, may never end, or not even open.
+    /// [`Reader::new`] reads a stream.
     ///
     /// # Errors
     /// [`Error::Open`]; else as [`Reader::new`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let origin = path.as_ref().display().to_string();
-        match File::open(path) {
+        let path = path.as_ref();
+        let origin = path.display().to_string();
+        let open = || {
+            let kind = std::fs::metadata(path)?.file_type();
+            match kind.is_file() || kind.is_dir() {
+                true => File::open(path),
+                false => Err(io::Error::other("it is not a regular file")),
+            }
+        };
+        match open() {
             Ok(file) => Self::new(file, origin),
             Err(source) => Err(Error::Open { origin, source }),
         }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
@@ -53,10 +53,12 @@ fn usable(what: &str, path: &Path, write: bool) -> Result<File> {
         // A pipe is not waited for.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .and_then(|file| Ok((file.metadata()?.is_dir(), file)));
+        .and_then(|file| Ok((file.metadata()?.file_type(), file)));
     let source = match opened {
-        Ok((true, _)) => io::ErrorKind::IsADirectory.into(),
-        Ok((false, file)) => return Ok(file),
+        Ok((kind, file)) if kind.is_file() || kind.is_block_device() => return Ok(file),
+        Ok((kind, _)) if kind.is_dir() => io::ErrorKind::IsADirectory.into(),
+        // QEMU would wait for the other end of a pipe, and read some devices for ever.
+        Ok(_) => io::Error::other("it is neither a regular file nor a block device"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::ImageMissing {
                 what: what.to_owned(),

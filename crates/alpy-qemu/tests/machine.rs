@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use alpy_qemu::{Accelerator, Backend, Disk, DiskModel, Firmware, Machine, Nic, NicModel, nic_arguments};
 
@@ -209,4 +210,25 @@ fn passes_extra_arguments_on_behind_all_others() {
         arguments[arguments.len() - 3..],
         ["-device", "pvpanic", "-snapshot"]
     );
+}
+
+/// QEMU would wait for the other end of a pipe, and read a device for ever.
+#[test]
+fn refuses_a_file_that_is_a_pipe_or_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [&pipe, Path::new("/dev/zero")] {
+        for machine in [
+            Machine::new().kernel(path),
+            Machine::new().initrd(path),
+            Machine::new().cdrom(path),
+            Machine::new().disk(Disk::new(path)),
+            Machine::new().disk(Disk::new(path).persistent()),
+        ] {
+            let error = machine.check().unwrap_err();
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert_eq!(source, "it is neither a regular file nor a block device");
+        }
+    }
 }

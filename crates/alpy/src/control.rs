@@ -17,13 +17,16 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::runs::RunInfo;
@@ -32,7 +35,11 @@ use crate::runs::RunInfo;
 const SOCKET: &str = "control";
 
 /// How long a testbed may take to answer. The longest of what it may be asked for is a cable, whose node has 5 s to notice.
-const ANSWER: Duration = Duration::from_secs(15);
+pub(crate) const ANSWER: Duration = Duration::from_secs(15);
+
+/// Between two tries to accept a visitor.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The longest line of the protocol.
 const LONGEST: usize = 64 << 10;
@@ -151,7 +158,7 @@ impl Control {
 
     async fn ask(&self, request: &Request) -> Result<(UnixStream, Reply)> {
         let asked = async {
-            let folder = File::open(&self.folder)?;
+            let folder = open_folder(&self.folder)?;
             let mut stream = UnixStream::connect(short(&folder)).await?;
             write_line(&mut stream, request).await?;
             let reply = read_line(&mut stream).await?;
@@ -186,8 +193,30 @@ pub(crate) fn folder_name(id: &str) -> String {
 
 /// Listens in the folder of a run.
 pub(crate) fn listen(folder: &Path) -> io::Result<UnixListener> {
-    let folder = File::open(folder)?;
+    let folder = open_folder(folder)?;
     UnixListener::bind(short(&folder))
+}
+
+/// A pipe or a link in its place is an error.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    File::options().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Waits for the next visitor. A failed accept(2) does not end the socket: the visitor may have gone, and a process that is out of descriptors has
+/// some again later. Cancel safe.
+pub(crate) async fn next_visitor<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match accept().await {
+            Ok(visitor) => return visitor,
+            Err(error) => {
+                warn!(target: "alpy::control", "Cannot accept a visitor of this testbed: {error}; next try in {pause:?}")
+            }
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
 }
 
 /// Writes one line.
@@ -227,5 +256,51 @@ fn unexpected(reply: &Reply) -> io::Error {
     match reply {
         Reply::Refused(reason) => io::Error::other(reason.clone()),
         other => io::Error::other(format!("it answered {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use nix::errno::Errno;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_accept_does_not_end_the_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = listen(folder.path()).unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        let _visitor = UnixStream::connect(short(&opened)).await.unwrap();
+        let errors = RefCell::new(vec![
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::ECONNABORTED,
+        ]);
+        let accept = || async {
+            let error = errors.borrow_mut().pop();
+            match error {
+                Some(error) => Err(error.into()),
+                None => listener.accept().await,
+            }
+        };
+        next_visitor(accept).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_stays_does_not_take_the_processor() {
+        let tries = Cell::new(0);
+        let begin = Instant::now();
+        let accept = || {
+            tries.set(tries.get() + 1);
+            std::future::ready(Err::<(), _>(Errno::EMFILE.into()))
+        };
+        let minute = Duration::from_secs(60);
+        timeout(minute, next_visitor(accept)).await.unwrap_err();
+        assert_eq!(begin.elapsed(), minute);
+        assert!((5..=20).contains(&tries.get()), "{} tries", tries.get());
     }
 }

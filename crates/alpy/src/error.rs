@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::failure::chain;
 use crate::step::StepTimeout;
 
 /// The result of the facade's own operations.
@@ -128,6 +129,12 @@ pub enum Error {
          rootful engine"
     )]
     NamedTapsRootless,
+    /// Not all of a skeleton could be removed. The guardian of the run goes on trying.
+    #[error("not all of the skeleton is removed: {}", list(errors))]
+    NotClosed {
+        /// Each error.
+        errors: Vec<Error>,
+    },
     /// A helper container did not do what it was asked to.
     #[error("helper {name}")]
     Helper {
@@ -236,4 +243,9 @@ pub enum Error {
     /// From a capture.
     #[error(transparent)]
     Pcap(#[from] alpy_pcap::Error),
+}
+
+fn list(errors: &[Error]) -> String {
+    let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+    errors.join("; ")
 }

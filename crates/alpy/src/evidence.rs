@@ -102,7 +102,7 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
         .write(true)
         .create(true)
         .truncate(false)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
         .open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{LOCK}: {error}")))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

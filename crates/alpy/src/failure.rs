@@ -44,8 +44,6 @@ pub(crate) struct Report {
     pub(crate) in_failing_step: Times,
     pub(crate) processor: Vec<String>,
     pub(crate) evidence: Option<PathBuf>,
-    /// A signal ended the hold that came behind the failure: the process is about to end by it.
-    pub(crate) interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -124,7 +122,6 @@ impl Report {
             in_failing_step: Times::new(),
             processor: Vec::new(),
             evidence: None,
-            interrupted: false,
         })
     }
 

@@ -8,7 +8,7 @@ use alpy_qmp::{Running, Timer};
 use tokio::time::Instant;
 
 use crate::failure::Cause;
-use crate::signals::Interrupts;
+use crate::signals::{Interrupt, Interrupts};
 
 /// Stands for a deadline that the clock cannot hold.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
@@ -48,9 +48,15 @@ impl Limits {
         self.interrupts.next().await;
     }
 
+    /// The signal that has come.
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
+        self.interrupts.came()
+    }
+
     /// Drops the future when one of them is reached. Boxed, because what a test does is large.
     pub(crate) async fn hold<F: Future>(&mut self, future: Pin<Box<F>>) -> Result<F::Output, Cause> {
         tokio::select! {
+            // A run that begins after the signal begins nothing.
             biased;
             signal = self.interrupts.next() => Err(Cause::Interrupt(signal)),
             result = future => Ok(result),

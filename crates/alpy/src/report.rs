@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) use page::{LastOnLink, Wire};
-use record::FORMAT;
-pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, seconds, steps};
+pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, is_file_name, seconds, steps};
 pub(crate) use record::{Link as LinkRecord, Record, Verdict};
+pub(crate) use source::open;
 
 use crate::error::{Error, Result};
 
@@ -51,7 +51,7 @@ const LONGEST: u64 = 64 << 20;
 /// ```
 ///
 /// # Errors
-/// There is no `run.json`, or it is not one; the page cannot be written.
+/// There is no `run.json`, or it is not one, or it names a file outside of the directory; the page cannot be written.
 pub fn render(dir: impl AsRef<Path>) -> Result<PathBuf> {
     let dir = dir.as_ref();
     let failed = |source| Error::Report {
@@ -100,11 +100,7 @@ pub(crate) fn read_record(dir: &Path) -> io::Result<Record> {
     source::open(&dir.join(RECORD))?
         .take(LONGEST)
         .read_to_string(&mut text)?;
-    let record: Record = serde_json::from_str(&text)?;
-    match record.format {
-        1..=FORMAT => Ok(record),
-        other => Err(io::Error::other(format!("{RECORD} is of format {other}"))),
-    }
+    Record::parse(&text)
 }
 
 fn write_record(dir: &Path, record: &Record) -> io::Result<()> {

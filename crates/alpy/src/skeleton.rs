@@ -20,6 +20,9 @@ use crate::step;
 /// How long a step may take where there is no test with a deadline.
 const STEP: Duration = Duration::from_secs(120);
 
+/// How the helper's error begins for a tap that is not there.
+const NO_TAP: &str = "there is no link ";
+
 /// All the nodes of a test, without a machine: for those who run QEMU in their own way.
 ///
 /// A QEMU that inherits descriptors gets a tap for each link from [`SkeletonBuilder::start`]. One that opens taps by their names
@@ -87,25 +90,36 @@ impl Skeleton {
         self.run.id()
     }
 
-    /// Ends the nodes and their applications and waits until the engine no longer knows them. Goes on after an error and returns
-    /// them all.
+    /// Ends the nodes and their applications and waits until the engine no longer knows them.
     ///
     /// Not cancel safe: what is not awaited is ended in the background.
-    pub async fn close(self) -> Vec<Error> {
-        close(self.nodes, &self.run).await
+    ///
+    /// # Errors
+    /// [`Error::NotClosed`] has all errors: an error does not stop it.
+    pub async fn close(self) -> Result<()> {
+        let closed = close(self.nodes, &self.run).await;
+        closed.map_err(|errors| Error::NotClosed { errors })
     }
 }
 
-/// Ends nodes, and the run with all that is left of it. Goes on after an error and gives them all.
-pub(crate) async fn close(nodes: impl IntoIterator<Item = Node>, run: &Run) -> Vec<Error> {
+/// Ends nodes, and the run with all that is left of it. Goes on after an error and returns them all.
+pub(crate) async fn close(
+    nodes: impl IntoIterator<Item = Node>,
+    run: &Run,
+) -> std::result::Result<(), Vec<Error>> {
     let removed = join_all(nodes.into_iter().map(Node::remove)).await;
     // Applications with a process namespace of their own do not end with their node.
     let closed = run.close().await;
-    removed
-        .into_iter()
-        .chain([closed])
-        .filter_map(Result::err)
-        .collect()
+    all_of(removed.into_iter().chain([closed]))
+}
+
+/// The errors of all results; a success if there is none.
+fn all_of(results: impl IntoIterator<Item = Result<()>>) -> std::result::Result<(), Vec<Error>> {
+    let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(errors),
+    }
 }
 
 impl SkeletonBuilder {
@@ -213,20 +227,26 @@ impl NamedTaps {
     ///
     /// Not cancel safe: nodes and taps are removed in the background.
     pub async fn attach(mut self) -> Result<Skeleton> {
-        let moved = self.move_taps().await;
-        if moved.is_err() {
-            self.delete_taps().await;
+        if let Err(error) = self.move_taps().await {
+            for error in self.delete_taps().await.err().into_iter().flatten() {
+                tracing::warn!(%error, "a tap stays until its run is closed");
+            }
+            return Err(error);
         }
-        moved?;
         Ok(self.skeleton)
     }
 
     /// Gives up: deletes the taps and ends the nodes.
     ///
     /// Not cancel safe: what is not awaited stays, or is ended in the background.
-    pub async fn close(self) -> Vec<Error> {
-        self.delete_taps().await;
-        self.skeleton.close().await
+    ///
+    /// # Errors
+    /// As [`Skeleton::close`].
+    pub async fn close(self) -> Result<()> {
+        let deleted = self.delete_taps().await.err();
+        let closed = close(self.skeleton.nodes, &self.skeleton.run).await.err();
+        all_of(deleted.into_iter().chain(closed).flatten().map(Err))
+            .map_err(|errors| Error::NotClosed { errors })
     }
 
     async fn move_taps(&mut self) -> Result<()> {
@@ -252,13 +272,21 @@ impl NamedTaps {
     }
 
     /// Deletes each tap that is still in the host's namespace.
-    async fn delete_taps(&self) {
+    async fn delete_taps(&self) -> std::result::Result<(), Vec<Error>> {
+        let mut results = Vec::new();
         for name in &self.names {
             let request = Request::new().delete(name.clone());
-            if let Err(error) = self.skeleton.on_host("delete-tap", &request).await {
-                tracing::debug!(%name, %error, "the tap is not deleted; it may be in its node already");
-            }
+            let deleted = self.skeleton.on_host("delete-tap", &request).await;
+            results.push(match deleted {
+                // It is in its node, or was deleted by its owner.
+                Err(Error::Helper {
+                    source: alpy_netns::Error::Failed(failure),
+                    ..
+                }) if failure.reason.starts_with(NO_TAP) => Ok(()),
+                other => other.map(drop),
+            });
         }
+        all_of(results)
     }
 }
 

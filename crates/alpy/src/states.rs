@@ -315,7 +315,7 @@ impl Store {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .custom_flags(OFlag::O_NOFOLLOW.bits())
+                .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
                 .open(&path)
                 .map_err(|source| self.failed(source))?;
             let lock = match Flock::lock(file, how) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Steps: what a test is doing, in words.
 //!
-//! [`step!`](crate::step!) logs `text...`, runs a future, and logs `text... done` or `text... failed`. The testbed that runs
+//! [`step!`](crate::step!) logs `text...`, runs a future, and logs how it ended: `done`, `failed` or `cancelled`. The testbed that runs
 //! the test remembers which step is under way, so that a failure or a time-out names it, and how long each one took.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,7 +28,8 @@ tokio::task_local! {
 /// deadline for its own: past it the future is dropped and the step fails with [`StepTimeout`], which the future's error has to
 /// be made from (`From`), as alpy's own, `anyhow`'s and boxed ones are.
 ///
-/// Cancel safe as the future is; a step that is dropped in the middle logs `failed`.
+/// Cancel safe as the future is. A step that is dropped in the middle logs `text... cancelled`: another step beside it failed, or a time limit
+/// around it expired. One in which something panics logs `text... failed`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> alpy::TestResult {
@@ -96,8 +98,27 @@ pub(crate) struct StepRecord {
     pub(crate) within: Option<u64>,
     pub(crate) text: String,
     pub(crate) began: SystemTime,
-    /// How long it took, and whether it came to its end; nothing while it is under way.
-    pub(crate) ended: Option<(Duration, bool)>,
+    /// How long it took, and how it ended; `None` while it is under way.
+    pub(crate) ended: Option<(Duration, StepEnd)>,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepEnd {
+    Done,
+    Failed,
+    /// Its future was dropped before it was ready.
+    Cancelled,
+}
+
+impl fmt::Display for StepEnd {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -192,9 +213,9 @@ impl Steps {
         self.lock().begin(text, before)
     }
 
-    fn end(&self, number: u64, done: bool, took: Duration) {
+    fn end(&self, number: u64, end: StepEnd, took: Duration) {
         let now = self.schedules.now();
-        self.lock().end(number, done, took, &now);
+        self.lock().end(number, end, took, &now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -216,7 +237,10 @@ pub fn run_step<T, E>(
             Some(number) => step.watch(WITHIN.scope(number, future)).await,
             None => step.watch(future).await,
         };
-        step.done = result.is_ok();
+        step.end = match result {
+            Ok(_) => StepEnd::Done,
+            Err(_) => StepEnd::Failed,
+        };
         result
     }
 }
@@ -251,7 +275,8 @@ struct Step<L: Fn(&str)> {
     log: L,
     steps: Option<Arc<Steps>>,
     number: Option<u64>,
-    done: bool,
+    /// How it ends if it is dropped now.
+    end: StepEnd,
 }
 
 impl<L: Fn(&str)> Step<L> {
@@ -265,7 +290,7 @@ impl<L: Fn(&str)> Step<L> {
             log,
             steps,
             number,
-            done: false,
+            end: StepEnd::Cancelled,
         }
     }
 
@@ -295,14 +320,14 @@ impl<L: Fn(&str)> Step<L> {
 
 impl<L: Fn(&str)> Drop for Step<L> {
     fn drop(&mut self) {
+        let end = match self.end {
+            StepEnd::Cancelled if std::thread::panicking() => StepEnd::Failed,
+            end => end,
+        };
         if let (Some(steps), Some(number)) = (&self.steps, self.number) {
-            steps.end(number, self.done, self.began.elapsed());
+            steps.end(number, end, self.began.elapsed());
         }
-        (self.log)(&format!(
-            "{}... {}",
-            self.text,
-            if self.done { "done" } else { "failed" }
-        ));
+        (self.log)(&format!("{}... {end}", self.text));
     }
 }
 
@@ -330,8 +355,9 @@ impl State {
         self.count
     }
 
-    fn end(&mut self, number: u64, done: bool, took: Duration, now: &[Option<ProcessorTime>]) {
-        if !done && self.failed.is_none() {
+    fn end(&mut self, number: u64, end: StepEnd, took: Duration, now: &[Option<ProcessorTime>]) {
+        // At a deadline all steps are cancelled, and the innermost, which ends first, tells where the test was.
+        if end != StepEnd::Done && self.failed.is_none() {
             let step = self.under_way.iter().find(|step| step.number == number);
             self.failed = Some(Failed {
                 path: self.path(number),
@@ -342,7 +368,7 @@ impl State {
         }
         let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
         if let Some(record) = self.records.get_mut(place) {
-            record.ended = Some((took, done));
+            record.ended = Some((took, end));
         }
         let Some(at) = self.under_way.iter().position(|step| step.number == number) else {
             return;
@@ -431,7 +457,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_step_counts_as_failed() {
+    async fn a_cancelled_step_is_where_the_test_was() {
         let steps = Arc::new(Steps::default());
         let waits_for_ever = crate::step!("Wait", std::future::pending::<Result<(), ()>>());
         let in_time = steps
@@ -500,16 +526,59 @@ mod tests {
         });
         steps.scope(outer).await.unwrap();
         let records = steps.records();
-        let short = |step: &StepRecord| (step.text.clone(), step.within, step.ended.map(|(_, done)| done));
+        let short = |step: &StepRecord| (step.text.clone(), step.within, step.ended.map(|(_, end)| end));
         let short: Vec<_> = records.iter().map(short).collect();
         assert_eq!(
             short,
             [
                 ("Wait".to_owned(), None, None),
-                ("Outer".to_owned(), None, Some(true)),
-                ("Inner".to_owned(), Some(2), Some(false)),
+                ("Outer".to_owned(), None, Some(StepEnd::Done)),
+                ("Inner".to_owned(), Some(2), Some(StepEnd::Failed)),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_step_that_another_one_ends_is_cancelled_and_not_failed() {
+        let lines = Mutex::new(Vec::new());
+        let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
+        let steps = Arc::new(Steps::default());
+        let waits = run_step(
+            "First".to_owned(),
+            log,
+            std::future::pending::<Result<(), &str>>(),
+        );
+        let fails = run_step("Second".to_owned(), log, async { Err::<(), _>("no") });
+        let both = steps.scope(async { tokio::try_join!(waits, fails) });
+        assert_eq!(both.await.unwrap_err(), "no");
+        assert_eq!(
+            *lines.lock().unwrap(),
+            ["First...", "Second...", "Second... failed", "First... cancelled"]
+        );
+        let ends: Vec<_> = steps
+            .records()
+            .iter()
+            .map(|step| step.ended.map(|(_, end)| end))
+            .collect();
+        assert_eq!(ends, [Some(StepEnd::Cancelled), Some(StepEnd::Failed)]);
+        assert_eq!(steps.where_it_is().as_deref(), Some("Second"));
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_has_failed() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = {
+            let lines = Arc::clone(&lines);
+            move |line: &str| lines.lock().unwrap().push(line.to_owned())
+        };
+        let panics = run_step("Fall".to_owned(), log, async {
+            if true {
+                panic!("as planned");
+            }
+            Ok::<_, ()>(())
+        });
+        tokio::spawn(panics).await.unwrap_err();
+        assert_eq!(*lines.lock().unwrap(), ["Fall...", "Fall... failed"]);
     }
 
     #[tokio::test]

@@ -343,8 +343,7 @@ impl Testbed {
         let machines = join_all(duts.iter().map(Dut::end));
         let nodes = async {
             match timeout(TEARDOWN_NODES, skeleton::close(nodes, &run)).await {
-                Ok(errors) if errors.is_empty() => Ok(()),
-                Ok(errors) => Err(errors),
+                Ok(closed) => closed,
                 Err(_) => Err(vec![
                     StepTimeout {
                         after: TEARDOWN_NODES,

@@ -42,7 +42,7 @@ async fn each_node_has_its_tap_with_the_settings_of_the_link() {
 
     let (engine, run) = (skeleton.engine().clone(), skeleton.run_id().to_owned());
     assert_eq!(containers_of(&engine, &run).await.len(), 2);
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
     assert_eq!(containers_of(&engine, &run).await, [""; 0]);
 }
 
@@ -62,7 +62,7 @@ async fn a_frame_written_to_the_tap_arrives_in_the_node_and_the_answer_comes_bac
     // To us, from the node, an ARP reply, and not a byte more than that: no header of the tap's own.
     assert_eq!(answer[..14], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 6]);
     assert_eq!((length, &answer[20..22]), (42, &[0, 2][..]));
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn images_of_the_caller_do_as_well() {
         output.stdout_text()
     );
     let run = skeleton.run_id().to_owned();
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
     assert_eq!(containers_of(&engine, &run).await, [""; 0]);
 }
 
@@ -126,7 +126,7 @@ async fn nodes_and_applications_have_no_capability_and_can_gain_none() {
             );
         }
     }
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn applications_know_localhost_and_have_ipv6_where_their_link_has() {
     assert_eq!(run(0, "cat /proc/net/if_inet6").await, "");
     let with = run(1, "cat /proc/net/if_inet6").await;
     assert!(with.contains("eth0") && with.contains(" lo"), "{with}");
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn nodes_and_helpers_may_do_their_work_and_nothing_else() {
         (&rights["NetworkMode"], &rights["PidMode"]),
         (&json!(network), &json!(processes))
     );
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
 }
 
 /// A container of alpy's has these capabilities, the tun device and the folder of its socket, and no other part of the host.
@@ -269,7 +269,7 @@ async fn a_tap_by_name_waits_in_the_host_and_moves_to_its_node() {
     assert!(!in_host(), "{name} is still among the interfaces of the host");
     let eth0 = skeleton.nodes()[0].interface().await.unwrap();
     assert_eq!(eth0.addresses[0].to_string(), "192.0.2.1/24");
-    assert_eq!(skeleton.close().await.len(), 0);
+    skeleton.close().await.unwrap();
 }
 
 /// Taps by name are refused with a rootless engine, whose host namespace is another one than ours, and work with any other.
@@ -294,7 +294,7 @@ async fn taps_by_name_that_are_not_attached_are_deleted() {
         return;
     };
     let names: Vec<_> = pending.names().map(str::to_owned).collect();
-    assert_eq!(pending.close().await.len(), 0);
+    pending.close().await.unwrap();
     for name in names {
         assert!(
             !std::fs::exists(format!("/sys/class/net/{name}")).unwrap(),

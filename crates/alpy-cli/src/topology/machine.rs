@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A machine of a topology file.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use alpy::qemu::{Disk, DiskModel, Firmware, Machine, NicModel, Seed};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::files;
 
 /// A machine. Paths are relative to the topology file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -187,10 +188,7 @@ impl DiskTable {
 
 impl SeedTable {
     fn seed(&self, folder: &Path) -> Result<Seed> {
-        let read = |file: &PathBuf| {
-            let path = folder.join(file);
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
-        };
+        let read = |file: &PathBuf| files::text(&folder.join(file));
         let mut seed = Seed::new(&self.instance_id);
         if let Some(name) = &self.local_hostname {
             seed = seed.local_hostname(name);

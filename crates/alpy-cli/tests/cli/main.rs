@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test relies on")]
 
+mod ending;
 mod held;
 mod support;
 mod typed;

@@ -2,8 +2,11 @@
 //! Images, on a real engine.
 
 use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+use std::time::Duration;
 
-use alpy_docker::{Archive, Container, Error, Tar};
+use alpy_docker::{Archive, Container, Engine, Error, Tar};
 use alpy_need::need;
 
 use crate::support::{Scene, busybox_root, docker, scene};
@@ -70,7 +73,7 @@ async fn imports_from_a_file_only_what_is_absent() {
 }
 
 #[tokio::test]
-async fn imports_of_one_name_at_once_leave_one_image() {
+async fn imports_of_one_name_at_once_leave_one_name() {
     need!(docker, busybox);
     with_image(async |scene, image| {
         let import = async || {
@@ -84,15 +87,80 @@ async fn imports_of_one_name_at_once_leave_one_image() {
             result.unwrap();
         }
         assert_eq!(output_of(scene, image).await, "hello\n");
-        if scene.engine.info().podman {
-            // There, those of the last minute wait for the next import.
-            for id in dangling(image).lines() {
-                scene.engine.remove_image(id).await.unwrap();
-            }
-        }
-        assert_eq!(dangling(image), "", "replaced images stay behind");
+        remove_dangling(scene, image).await;
     })
     .await;
+}
+
+/// What the child imports and starts.
+const CHILD_IMAGE: &str = "ALPY_DOCKER_CHILD_IMAGE";
+
+/// Each import takes the name from the image that another process may be about to start.
+#[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this executable again, waited for at the end"
+)]
+async fn an_image_that_another_process_is_about_to_start_is_not_removed() {
+    const PROCESSES: usize = 16;
+    need!(docker, busybox);
+    with_image(async |scene, image| {
+        let child = || {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command
+                .args(["images::a_child", "--exact", "--ignored", "--nocapture"])
+                .env(CHILD_IMAGE, image)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let children: Vec<_> = (0..PROCESSES).map(|_| child()).collect();
+        let wait = move || {
+            children
+                .into_iter()
+                .map(|child| child.wait_with_output().unwrap())
+        };
+        let outputs = tokio::task::spawn_blocking(|| wait().collect::<Vec<_>>()).await;
+        for output in outputs.unwrap() {
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        remove_dangling(scene, image).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "the child that another test starts"]
+async fn a_child() {
+    const ROUNDS: usize = 4;
+    let image = std::env::var(CHILD_IMAGE).expect("another test starts this one");
+    // A request waits for those of fifteen other processes.
+    let engine = Engine::connect()
+        .await
+        .unwrap()
+        .request_limit(Duration::from_secs(300));
+    for _ in 0..ROUNDS {
+        let command = [r#"CMD ["/bin/true"]"#];
+        engine
+            .import_image(&image, busybox_root(), &command)
+            .await
+            .unwrap();
+        let output = Container::new(&image).run(&engine).await.unwrap();
+        output.success().unwrap();
+    }
+}
+
+/// Removes the images that lost the name, as a later import would.
+async fn remove_dangling(scene: &Scene, image: &str) {
+    for id in dangling(image).lines() {
+        scene.engine.remove_image(id).await.unwrap();
+    }
+    assert_eq!(dangling(image), "", "replaced images stay behind");
 }
 
 /// The ids of the images that lost the name, by the CLI's account.
@@ -173,6 +241,41 @@ fn sha256(bytes: &[u8]) -> String {
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+#[tokio::test]
+async fn what_is_not_a_regular_file_is_refused_at_once() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = UnixListener::bind(path("socket")).unwrap();
+        std::os::unix::fs::symlink("/etc", path("link")).unwrap();
+        for (file, kind) in [
+            ("/etc".into(), "a directory"),
+            (path("link"), "a directory"),
+            (path("pipe"), "a pipe"),
+            (path("socket"), "a socket"),
+            ("/dev/zero".into(), "a device"),
+        ] {
+            let image = scene.made_image();
+            let results = [
+                scene.engine.import_image(&image, Tar::file(&file), &[]).await,
+                scene.engine.build_image(&image, Tar::file(&file)).await,
+                scene.engine.load_images(Tar::file(&file)).await,
+            ];
+            let file = file.display().to_string();
+            let names = [("import", &image), ("build", &image), ("load", &file)];
+            for (result, (verb, image)) in results.into_iter().zip(names) {
+                assert_eq!(
+                    result.unwrap_err().to_string(),
+                    format!("cannot {verb} image {image:?}: {file} is {kind}; pass a tar archive")
+                );
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -217,3 +217,18 @@ fn names_a_file_that_cannot_be_opened_or_read() {
         format!("{}: cannot read the capture at byte 0", dir.path().display())
     );
 }
+
+/// A pipe that nobody writes to never opens, and a device never ends.
+#[test]
+fn refuses_what_is_not_a_regular_file() {
+    let refused = |path: &std::path::Path| {
+        let error = Reader::open(path).expect_err("it is not a file");
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("it is not a regular file"), "{error}");
+    };
+    refused("/dev/zero".as_ref());
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    refused(&socket);
+}

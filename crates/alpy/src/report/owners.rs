@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use alpy_netns::{IpPrefix, MacAddr};
-use alpy_pcap::{Frame, Packet, Reader};
+use alpy_pcap::{Frame, Packet};
 
 use super::record::{End, Link, Record};
+use super::source;
 
 /// Of how many packets of each link it is learnt.
 const LEARNT: usize = 200;
@@ -66,7 +67,7 @@ impl Owners {
                 .iter()
                 .filter_map(|text| Some(text.parse::<IpPrefix>().ok()?.address()))
                 .collect();
-            let Ok(mut reader) = Reader::open(dir.join(&link.capture)) else {
+            let Ok(mut reader) = source::frames(&dir.join(&link.capture)) else {
                 continue;
             };
             for _ in 0..LEARNT {

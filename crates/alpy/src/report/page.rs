@@ -292,6 +292,9 @@ fn files(page: &mut String, dir: &Path, record: &Record) {
             "" => String::new(),
             folder => format!("{folder}/"),
         };
+        if source::folder(dir, &machine.folder).is_none() {
+            continue;
+        }
         for name in ["qemu-command.txt", "qemu-stdout.log", "qemu-stderr.log"] {
             let name = format!("{prefix}{name}");
             let content = source::whole(&dir.join(&name));

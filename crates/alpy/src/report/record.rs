@@ -2,6 +2,8 @@
 //! `run.json`: what a run knows of itself, for its report and for other programs.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -9,10 +11,11 @@ use alpy_netns::MacAddr;
 use alpy_qemu::ProcessorTime;
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::check_name;
 use crate::failure::Failure;
 use crate::link::AnyLink;
 use crate::run::Run;
-use crate::step::StepRecord;
+use crate::step::{StepEnd, StepRecord};
 
 /// The version of the format. Fields may be added to it; whoever reads it takes no offence at those that it does not know.
 pub(crate) const FORMAT: u32 = 1;
@@ -50,6 +53,97 @@ pub(crate) struct Record {
     pub(crate) links: Vec<Link>,
     pub(crate) containers: Vec<Container>,
     pub(crate) files: Vec<File>,
+}
+
+impl Record {
+    /// Reads the text of a `run.json`. Whoever wrote it cannot name a file outside of the evidence directory: what becomes a part of a path
+    /// or the name of a container is checked here.
+    pub(crate) fn parse(text: &str) -> io::Result<Self> {
+        let record: Self = serde_json::from_str(text)?;
+        if !(1..=FORMAT).contains(&record.format) {
+            return Err(io::Error::other(format!(
+                "run.json is of format {}",
+                record.format
+            )));
+        }
+        record.check()?;
+        Ok(record)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let must = |is_right: bool, field: &str, value: &str, what: &str| match is_right {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("run.json: {field} is {value:?}, which is not {what}"),
+            )),
+        };
+        const FILE: &str = "a single file name";
+        must(
+            check_name(&self.test).is_ok(),
+            "test",
+            &self.test,
+            "the name of a test",
+        )?;
+        if let Some(id) = &self.id {
+            must(is_id(id), "id", id, "the id of a run")?;
+        }
+        if let Some(engine) = &self.engine {
+            must(
+                engine.starts_with("unix:///"),
+                "engine",
+                engine,
+                "the address of a unix socket",
+            )?;
+        }
+        for (index, machine) in self.machines.iter().enumerate() {
+            let folder = &machine.folder;
+            let is_right = folder.is_empty() || is_file_name(folder);
+            must(is_right, &format!("machines[{index}].folder"), folder, FILE)?;
+        }
+        for (index, link) in self.links.iter().enumerate() {
+            let capture = &link.capture;
+            must(
+                is_file_name(capture),
+                &format!("links[{index}].capture"),
+                capture,
+                FILE,
+            )?;
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            let name = &container.name;
+            must(
+                is_file_name(name),
+                &format!("containers[{index}].name"),
+                name,
+                FILE,
+            )?;
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            let is_right = file.name.split('/').all(is_file_name);
+            must(
+                is_right,
+                &format!("files[{index}].name"),
+                &file.name,
+                "a path below the directory",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is one normal component of a path: no `..`, no slash, nothing that the kernel refuses.
+pub(crate) fn is_file_name(text: &str) -> bool {
+    let mut components = Path::new(text).components();
+    // `a/` and `a/.` are one component too.
+    let is_one = components.next() == Some(Component::Normal(text.as_ref())) && components.next().is_none();
+    is_one && !text.contains('\0')
+}
+
+/// Whether a text has the form of a run's id.
+fn is_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(plain)
 }
 
 /// How it went.
@@ -121,6 +215,8 @@ pub(crate) enum Outcome {
     UnderWay,
     Done,
     Failed,
+    /// It was given up because something else had failed, or its time was over.
+    Cancelled,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -331,8 +427,9 @@ pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
                 seconds: step.ended.map(|(took, _)| took.as_secs_f64()),
                 outcome: match step.ended {
                     None => Outcome::UnderWay,
-                    Some((_, true)) => Outcome::Done,
-                    Some((_, false)) => Outcome::Failed,
+                    Some((_, StepEnd::Done)) => Outcome::Done,
+                    Some((_, StepEnd::Failed)) => Outcome::Failed,
+                    Some((_, StepEnd::Cancelled)) => Outcome::Cancelled,
                 },
                 depth,
             });
@@ -347,4 +444,85 @@ pub(crate) fn seconds(moment: SystemTime) -> f64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A record in which the value at this place is another one.
+    fn record(place: &str, value: &Value) -> String {
+        let mut record = json!({
+            "format": 1,
+            "test": "nat",
+            "id": "7-0-0badc0de",
+            "engine": "unix:///run/docker.sock",
+            "machines": [{"folder": ""}, {"folder": "machine1"}],
+            "links": [{"capture": "link0.pcap"}],
+            "containers": [{"name": "node0-http.2"}],
+            "files": [{"name": "machine1/console.log", "bytes": 1}],
+        });
+        *record.pointer_mut(place).unwrap() = value.clone();
+        record.to_string()
+    }
+
+    #[test]
+    fn a_record_of_alpys_own_is_read() {
+        let record = Record::parse(&record("/test", &json!("forward-ipv4"))).unwrap();
+        assert_eq!(record.test, "forward-ipv4");
+    }
+
+    #[test]
+    fn a_name_that_leads_out_of_the_directory_is_refused_wherever_it_is() {
+        let places = [
+            ("/test", "test"),
+            ("/id", "id"),
+            ("/machines/1/folder", "machines[1].folder"),
+            ("/links/0/capture", "links[0].capture"),
+            ("/containers/0/name", "containers[0].name"),
+            ("/files/0/name", "files[0].name"),
+        ];
+        let values = [
+            "..",
+            ".",
+            "../victim",
+            "a/../../victim",
+            "/etc/passwd",
+            "a//b/..",
+            "a/",
+            "a/.",
+            "\0",
+            "a\0b",
+            "/",
+        ];
+        for (place, field) in places {
+            for value in values {
+                let error = Record::parse(&record(place, &json!(value))).unwrap_err();
+                let text = error.to_string();
+                assert!(
+                    text.starts_with(&format!("run.json: {field} is {value:?}")),
+                    "{text}"
+                );
+            }
+        }
+        for (place, value) in [
+            ("/test", ""),
+            ("/id", ""),
+            ("/id", "-x"),
+            ("/id", "a b"),
+            ("/links/0/capture", ""),
+            ("/links/0/capture", "machine1/link0.pcap"),
+            ("/machines/1/folder", "a/b"),
+            ("/containers/0/name", "a/b"),
+            ("/engine", "ssh://elsewhere"),
+            ("/engine", "-oProxyCommand=x"),
+        ] {
+            assert!(
+                Record::parse(&record(place, &json!(value))).is_err(),
+                "{place}: {value:?}"
+            );
+        }
+    }
 }

@@ -4,12 +4,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use alpy_pcap::Reader;
 use nix::fcntl::OFlag;
 use serde_json::Value;
 
-use super::record::{self, Container, Outcome, Record, Step};
+use super::record::{self, Container, Outcome, Record, Step, is_file_name};
 
 /// How much of a file is read at its beginning and at its end.
 const HEAD_BYTES: usize = 256 << 10;
@@ -61,15 +62,33 @@ pub(super) struct Started {
 }
 
 /// A regular file; neither a link nor a pipe that nobody writes to.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
         .open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no file")),
+        false => Err(io::Error::other("it is not a regular file")),
     }
+}
+
+/// The frames of a capture, which is a regular file as all that is read here.
+pub(super) fn frames(path: &Path) -> io::Result<Reader<File>> {
+    let file = open(path)?;
+    Reader::new(file, path.display().to_string()).map_err(io::Error::other)
+}
+
+/// A folder of the evidence; `None` for a symbolic link, which leads elsewhere.
+pub(super) fn folder(dir: &Path, name: &str) -> Option<PathBuf> {
+    let folder = dir.join(name);
+    let is_own = name.is_empty() || fs::symlink_metadata(&folder).is_ok_and(|found| found.is_dir());
+    is_own.then_some(folder)
+}
+
+/// A file of a container, such as its `stdout`.
+pub(super) fn of_container(dir: &Path, container: &str, ending: &str) -> Option<PathBuf> {
+    Some(folder(dir, "containers")?.join(format!("{container}.{ending}")))
 }
 
 /// The beginning and the end of a file, with the place where the end begins. Empty where there is none.
@@ -149,7 +168,9 @@ pub(super) fn all(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
     said.extend(log);
     let many = record.machines.len() > 1;
     for (index, machine) in record.machines.iter().enumerate() {
-        let folder = dir.join(&machine.folder);
+        let Some(folder) = folder(dir, &machine.folder) else {
+            continue;
+        };
         let by = match many {
             true => format!("machine {index}"),
             false => String::new(),
@@ -159,7 +180,9 @@ pub(super) fn all(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
     }
     for container in &record.containers {
         for (stream, times) in [("stdout", &container.stdout), ("stderr", &container.stderr)] {
-            let path = dir.join(format!("containers/{}.{stream}", container.name));
+            let Some(path) = of_container(dir, &container.name, stream) else {
+                continue;
+            };
             let lines = lines(&path, CONTAINER_HEAD, CONTAINER_TAIL);
             said.extend(timed(
                 &lines,
@@ -193,6 +216,7 @@ pub(super) fn complete(dir: &Path, record: &mut Record) {
             let outcome = match end {
                 "done" => Outcome::Done,
                 "failed" => Outcome::Failed,
+                "cancelled" => Outcome::Cancelled,
                 // It says that it goes on.
                 _ => continue,
             };
@@ -208,6 +232,8 @@ pub(super) fn complete(dir: &Path, record: &mut Record) {
     record.containers = log(dir, record)
         .1
         .into_iter()
+        // Whoever wrote the log chose the name.
+        .filter(|started| is_file_name(&started.name))
         .map(|started| Container {
             name: started.name,
             asked: record.began + started.at,
@@ -470,6 +496,8 @@ mod tests {
             line(12.0, "Boot... done"),
             line(12.0, "Ping..."),
             line(13.0, "Ping... failed"),
+            line(13.0, "Pong..."),
+            line(14.0, "Pong... cancelled"),
             line(13.0, "Wait..."),
             line(23.0, "Wait... for 10 s now"),
         ];
@@ -486,6 +514,7 @@ mod tests {
             [
                 ("Boot", Some(11.5), Outcome::Done),
                 ("Ping", Some(1.0), Outcome::Failed),
+                ("Pong", Some(1.0), Outcome::Cancelled),
                 ("Wait", None, Outcome::UnderWay)
             ]
         );

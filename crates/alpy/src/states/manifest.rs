@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What a state consists of, written when all the rest is.
 
-use std::fmt::Write;
-use std::fs::{self, DirEntry};
-use std::io;
+use std::fmt::Write as _;
+use std::fs::{self, DirEntry, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use alpy_qemu::{Checksum, Identity, checksum};
+use nix::fcntl::OFlag;
 use tracing::debug;
+
+use crate::report::{self, is_file_name};
 
 const MANIFEST: &str = "manifest";
 const FINGERPRINT: &str = "fingerprint";
@@ -48,7 +52,7 @@ impl Manifest {
     /// Files that have not changed since the last time in this boot of the host are not read again. After a boot they are: a machine that
     /// lost its power may have lost what it had not written.
     pub(crate) fn verify(folder: &Path, fingerprint: &str) -> Result<Self, String> {
-        let text = match fs::read_to_string(folder.join(MANIFEST)) {
+        let text = match read(folder, MANIFEST) {
             Ok(text) => text,
             Err(error) => return Err(format!("its manifest cannot be read: {error}")),
         };
@@ -57,8 +61,12 @@ impl Manifest {
         let mut settled = true;
         for (name, size, _) in &manifest.files {
             let path = folder.join(name);
-            let found =
-                fs::metadata(&path).map_err(|error| format!("its file {name} cannot be read: {error}"))?;
+            // A link leads elsewhere, and a pipe may never end.
+            let found = fs::symlink_metadata(&path)
+                .map_err(|error| format!("its file {name} cannot be read: {error}"))?;
+            if !found.is_file() {
+                return Err(format!("its file {name} is not a regular file"));
+            }
             if found.len() != *size {
                 return Err(format!(
                     "its file {name} has {} bytes instead of {size}",
@@ -69,7 +77,7 @@ impl Manifest {
             settled &= identity.is_settled();
             let _ = writeln!(seen, "{name} {identity}");
         }
-        if fs::read_to_string(folder.join(VERIFIED)).ok().as_ref() != Some(&seen) {
+        if read(folder, VERIFIED).ok().as_ref() != Some(&seen) {
             for (name, _, expected) in &manifest.files {
                 let found = checksum(folder.join(name))
                     .map_err(|error| format!("its file {name} cannot be read: {error}"))?;
@@ -81,7 +89,7 @@ impl Manifest {
                 remember(folder, &seen);
             }
         }
-        if fs::read_to_string(folder.join(FINGERPRINT)).ok().as_deref() != Some(fingerprint) {
+        if read(folder, FINGERPRINT).ok().as_deref() != Some(fingerprint) {
             return Err("it is that of another machine".to_owned());
         }
         Ok(manifest)
@@ -107,8 +115,9 @@ impl Manifest {
         let qemu = lines.next()?.strip_prefix("qemu ")?.to_owned();
         let files = lines.map(|line| {
             let mut words = line.strip_prefix("file ")?.split(' ');
+            let name = words.next().filter(|name| is_file_name(name))?;
             Some((
-                words.next()?.to_owned(),
+                name.to_owned(),
                 words.next()?.parse().ok()?,
                 words.next()?.to_owned(),
             ))
@@ -118,6 +127,11 @@ impl Manifest {
             files: files.collect::<Option<_>>()?,
         })
     }
+}
+
+/// The text of a regular file of a state.
+fn read(folder: &Path, name: &str) -> io::Result<String> {
+    io::read_to_string(report::open(&folder.join(name))?)
 }
 
 fn file(entry: &DirEntry) -> io::Result<(String, u64, String)> {
@@ -135,7 +149,13 @@ fn seen_before() -> Result<String, String> {
 /// Remembers, if it can.
 fn remember(folder: &Path, seen: &str) {
     // Others may do so at this moment: the same text, unless one of them is wrong and has it read again.
-    if let Err(error) = fs::write(folder.join(VERIFIED), seen) {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(folder.join(VERIFIED));
+    if let Err(error) = file.and_then(|mut file| file.write_all(seen.as_bytes())) {
         debug!(%error, "that the state is whole is not remembered");
     }
 }

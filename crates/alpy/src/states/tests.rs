@@ -105,6 +105,49 @@ async fn any_byte_that_is_changed_is_noticed_in_each_file() {
     }
 }
 
+#[tokio::test]
+async fn a_manifest_names_no_file_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), 100);
+    let key = key("a");
+    let state = build(&store, &key, 1).await;
+    fs::write(folder.path().join("victim"), "devices").unwrap();
+    let manifest = fs::read_to_string(state.join("manifest")).unwrap();
+    let (body, _) = manifest.rsplit_once("sum ").unwrap();
+    for name in ["../../victim", "..", "a/../devices", "/etc/passwd", "devices/"] {
+        let body = body.replace("file devices ", &format!("file {name} "));
+        let sum = Checksum::of(body.as_bytes());
+        fs::write(state.join("manifest"), format!("{body}sum {sum}\n")).unwrap();
+        assert_eq!(wrong(&store, &key).unwrap(), "its manifest is damaged", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_or_a_link_in_the_place_of_a_file_is_no_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), 100);
+    let key = key("a");
+    for name in ["memory", "devices", "fingerprint", "manifest"] {
+        let state = build(&store, &key, 1).await;
+        let outside = folder.path().join("outside");
+        fs::rename(state.join(name), &outside).unwrap();
+        std::os::unix::fs::symlink(&outside, state.join(name)).unwrap();
+        assert!(wrong(&store, &key).is_some(), "{name} is a link");
+        fs::remove_file(state.join(name)).unwrap();
+        // It has as many bytes as an empty file.
+        nix::unistd::mkfifo(&state.join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(wrong(&store, &key).is_some(), "{name} is a pipe");
+    }
+    // What is remembered only saves time.
+    let state = build(&store, &key, 1).await;
+    nix::unistd::mkfifo(&state.join("verified"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(wrong(&store, &key), None);
+    let pipe = store.folder.join(format!("{}.lock", key.name));
+    fs::remove_file(&pipe).unwrap();
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(store.look(&key).await.is_err());
+}
+
 /// As a look does that comes a while after the state was built.
 fn remember_as_verified(store: &Store, key: &Key, state: &Path) {
     // The time of the change of an inode cannot be set; the wait is for it to become old enough.

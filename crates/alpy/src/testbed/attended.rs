@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::Testbed;
@@ -140,13 +140,7 @@ impl Testbed {
         let mut visits = FuturesUnordered::new();
         loop {
             tokio::select! {
-                visitor = listener.accept() => match visitor {
-                    Ok((stream, _)) => visits.push(self.visit(stream)),
-                    Err(error) => {
-                        warn!(target: "alpy::control", "Nobody can reach this testbed any more: {error}");
-                        return pending().await;
-                    }
-                },
+                (stream, _) = control::next_visitor(|| listener.accept()) => visits.push(self.visit(stream)),
                 Some(visited) = visits.next() => if let Err(error) = visited {
                     debug!(target: "alpy::control", "a visitor went early: {error}");
                 },
@@ -155,7 +149,8 @@ impl Testbed {
     }
 
     async fn visit(&self, mut stream: UnixStream) -> io::Result<()> {
-        let request: Request = control::read_line(&mut stream).await?;
+        // One that says nothing does not keep its descriptor for ever.
+        let request: Request = timeout(control::ANSWER, control::read_line(&mut stream)).await??;
         debug!(target: "alpy::control", ?request, "asked for");
         let reply = match &request {
             Request::Status => Reply::Status(Status {
@@ -244,7 +239,11 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn begin(bed: &'a Testbed, why: &str, file: PathBuf) -> io::Result<Self> {
-        File::create(&file)?;
+        // Whatever somebody has put there.
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => drop(File::create_new(&file)?),
+        }
         *bed.attended.held() = Some(Why {
             text: why.to_owned(),
             said: false,

@@ -151,7 +151,9 @@ impl TestbedBuilder {
     }
 
     /// Makes the testbed, with the machine's CPU not started yet, runs the test's body on it, and takes it down: after success and
-    /// failure, a panic in the body, the deadline, and SIGINT, SIGTERM and SIGHUP, by which the process then ends.
+    /// failure, a panic in the body, the deadline, and SIGINT, SIGTERM and SIGHUP, by which the process then ends. These signals are held back
+    /// from before the first container until the last testbed of the process is torn down; a handler that the program had installed before
+    /// gets them then. A SIGHUP that is ignored, as under nohup(1), stays ignored.
     ///
     /// At the end, a page with all that happened is in the evidence: see [`report`](crate::report).
     ///
@@ -263,14 +265,13 @@ impl TestbedBuilder {
             report.times = steps.times();
         }
         report.evidence = Some(evidence.dir().to_owned());
-        let interrupted = report.interrupted || matches!(report.cause, Cause::Interrupt(_));
         let mut failure = report.into_failure(&test);
         let wire = write_report(&evidence, &recorder, Some(&failure)).await;
         failure.say_of_the_wire(wire);
         // Whoever runs the test prints the error that it returns; this is for the evidence.
         debug!(target: "alpy::testbed", "{failure}");
-        if interrupted {
-            // The process is about to end by the signal: nobody else will say it.
+        if limits.interrupt().is_some() {
+            // The process is about to end by the signal, before anything else prints the failure.
             logging::say(&failure.to_string()).await;
         }
         let verdict = match failure.is_unjudged() {
@@ -352,18 +353,18 @@ impl TestbedBuilder {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
         };
-        let mut interrupted = false;
         if pause.holds(result.is_err()) && !matches!(result, Err(Cause::Interrupt(_))) {
             let why = match &result {
                 Ok(_) => format!("test {} passed (ALPY_PAUSE)", self.test),
                 Err(cause) => format!("test {} failed: {cause} (ALPY_PAUSE)", self.test),
             };
             tokio::select! {
+                biased;
+                () = limits.interrupted() => {}
                 held = bed.hold(&why) => if let Err(error) = held {
                     warn!(target: "alpy::control", "The testbed is not held: {}", chain(&error));
                 },
                 never = attend.as_mut() => match never {},
-                () = limits.interrupted() => interrupted = true,
             }
         }
         drop(attend);
@@ -379,7 +380,6 @@ impl TestbedBuilder {
             Err(cause) => cause,
         };
         let mut report = Report::new(cause);
-        report.interrupted = interrupted;
         report.in_failing_step = in_failing_step;
         report.say_last_words(machines);
         report.findings = findings;

@@ -57,9 +57,11 @@ pub(crate) fn hostile(dir: &Path) {
         })
     };
     capture(&dir.join("link0.pcap"), 3);
+    // As much of it as a file name may have.
+    let name = said.replace(['/', '\0'], "");
     let run = json!({
         "format": 1,
-        "test": said,
+        "test": "hostile",
         "description": said,
         "version": said,
         "verdict": "failed",
@@ -77,10 +79,10 @@ pub(crate) fn hostile(dir: &Path) {
             "teardown": HOSTILE,
         },
         "steps": [{"text": said, "began": 1000.1, "seconds": 1e300, "depth": 99}, {"text": said, "began": -1e300}],
-        "machines": [{"folder": ""}, {"folder": "machine1"}, {"folder": said}],
-        "links": [link(json!({"machine": 0})), link(json!({"machine": 77})), {}],
-        "containers": [{"name": "evil", "image": said, "asked": 1000.2, "stdout": [[0, 1000.3]]}, {"name": said}],
-        "files": [{"name": said, "bytes": 1}, {"name": "javascript:alert(1)", "bytes": 1}],
+        "machines": [{"folder": ""}, {"folder": "machine1"}, {"folder": name}],
+        "links": [link(json!({"machine": 0})), link(json!({"machine": 77})), {"capture": name}],
+        "containers": [{"name": "evil", "image": said, "asked": 1000.2, "stdout": [[0, 1000.3]]}, {"name": name}],
+        "files": [{"name": name, "bytes": 1}, {"name": "javascript:alert(1)", "bytes": 1}],
     });
     fs::write(dir.join("run.json"), run.to_string()).unwrap();
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on")]
 
 mod browser;
+mod crafted;
 mod made;
 
 use std::fs;

@@ -146,6 +146,9 @@ pub(crate) async fn run() {
         .link(Link::new().address("198.51.100.1/24"));
     let result = bed.run(async |bed| body(bed, end, after).await).await;
     result.unwrap();
+    if end.is_awaited() {
+        std::future::pending().await
+    }
 }
 
 async fn body(bed: &Testbed, end: End, after: Duration) -> TestResult {

@@ -51,6 +51,11 @@ impl End {
         }
     }
 
+    /// Whether the process goes on after its testbed until this ends it. So the moment always comes before its end.
+    pub(crate) fn is_awaited(self) -> bool {
+        !matches!(self, Self::Passes | Self::Panic | Self::DoublePanic)
+    }
+
     pub(crate) fn of_name(name: &str) -> Self {
         let all = Self::ALL.into_iter().chain([Self::Passes]);
         let names: Vec<_> = Self::ALL.iter().map(|end| end.name()).collect();
@@ -74,21 +79,18 @@ impl Plan {
         Self { round, end, after }
     }
 
-    /// Whether a process that this happens to may end so.
+    /// Whether a process that this happens to may end so. One that is waiting for its end does not pass: see [`End::is_awaited`].
     pub(crate) fn explains(&self, status: ExitStatus) -> bool {
-        // The moment may have come after its end.
-        let passed = status.success();
         let by = |signal: i32| status.signal() == Some(signal);
         match self.end {
-            End::Passes => passed,
-            End::Sigkill => by(SIGKILL) || passed,
-            End::Sigterm => by(SIGTERM) || passed,
-            End::Sigint => by(SIGINT) || passed,
+            End::Passes => status.success(),
+            End::Sigkill => by(SIGKILL),
+            End::Sigterm => by(SIGTERM),
+            End::Sigint => by(SIGINT),
             // libtest's status of a test that failed.
             End::Panic => status.code() == Some(101),
-            End::DoublePanic => by(SIGABRT),
-            End::Abort => by(SIGABRT) || passed,
-            End::RunnerTimeout => by(SIGTERM) || by(SIGKILL) || passed,
+            End::DoublePanic | End::Abort => by(SIGABRT),
+            End::RunnerTimeout => by(SIGTERM) || by(SIGKILL),
         }
     }
 }

@@ -29,7 +29,10 @@ pub(super) fn timeline(page: &mut String, record: &Record, started: &[Started], 
             .as_ref()
             .map_or(container.asked - record.began, |begin| begin.at);
         let to = container.ended.map_or(end, |ended| ended - record.began);
-        let file = |ending: &str| source::whole(&dir.join(format!("containers/{}.{ending}", container.name)));
+        let file = |ending: &str| {
+            let path = source::of_container(dir, &container.name, ending);
+            path.map_or_else(String::new, |path| source::whole(&path))
+        };
         let status = file("status");
         let status = match status.trim() {
             "" => "no status",
@@ -96,6 +99,7 @@ fn bar_of_step(page: &mut String, step: &Step, began: f64, end: f64) {
         Outcome::Done => ("done", ""),
         Outcome::Failed => ("bad", "✗ "),
         Outcome::UnderWay => ("open", "… "),
+        Outcome::Cancelled => ("open", "⊘ "),
     };
     let from = step.began - began;
     let to = step.seconds.map_or(end, |seconds| from + seconds);

@@ -2,6 +2,7 @@
 //! A link: its ends, its rates, who spoke with whom, and its packets.
 
 use std::fmt::Write;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -71,15 +72,16 @@ pub(super) fn link_part(
 }
 
 fn download(page: &mut String, dir: &Path, capture: &str) {
-    let path = dir.join(capture);
-    let length = source::open(&path)
-        .and_then(|file| file.metadata())
-        .map(|file| file.len());
-    let content = match length {
-        Ok(0..=EMBEDDED) => std::fs::read(&path).ok(),
-        _ => None,
+    let read = || {
+        let file = source::open(&dir.join(capture))?;
+        let length = file.metadata()?.len();
+        let mut content = Vec::new();
+        if length <= EMBEDDED {
+            file.take(EMBEDDED).read_to_end(&mut content)?;
+        }
+        Ok::<_, io::Error>((length, (length <= EMBEDDED).then_some(content)))
     };
-    let (Ok(length), name) = (length, text(capture)) else {
+    let (Ok((length, content)), name) = (read(), text(capture)) else {
         return;
     };
     let _ = match content {
