@@ -287,8 +287,6 @@ async fn returns_although_a_process_was_left_behind() {
             .pid_of(node.id());
         let output = daemon.time_limit(SOON).run(&scene.engine).await.unwrap();
         assert_eq!((output.status.code(), &*output.stdout_text()), (0, "started\n"));
-        // What was left behind may print more.
-        assert!(output.success().is_err());
         node.remove().await.unwrap();
     })
     .await;
@@ -552,14 +550,16 @@ async fn output_is_complete_though_the_container_closes_it() {
 async fn output_is_bounded_and_says_so() {
     need!(docker, busybox);
     scene(async |scene| {
-        let command = ["sh", "-c", "yes x | head -c 40000000; echo last"];
+        // Two lines alone: the engine's own log takes each line by itself.
+        let command = ["sh", "-c", "head -c 40000000 /dev/zero; echo; echo last"];
+        const LATE: Duration = Duration::from_secs(120);
         let node = scene.container(["cat"]).stdin();
         let node = node.start(&scene.engine).await.unwrap();
-        let of_container = scene.container(command).time_limit(SOON).run(&scene.engine);
-        for output in [of_container.await, node.exec(command, SOON).await] {
+        let of_container = scene.container(command).time_limit(LATE).run(&scene.engine);
+        for output in [of_container.await, node.exec(command, LATE).await] {
             let output = output.unwrap();
             assert!(output.stdout.len() < 34 << 20, "{}", output.stdout.len());
-            assert!(output.stdout.ends_with(b"x\nlast\n"));
+            assert!(output.stdout.ends_with(b"\0\nlast\n"));
             let text = output.success().unwrap_err().to_string();
             assert!(text.contains("bytes are gone"), "{text}");
         }
