@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Nodes and the applications in them.
 
-use std::path::{Path, PathBuf};
+mod sysctls;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Running};
 use alpy_netns::{Gauge, Impairment, LinkInfo, LinkState, Loan, Request};
+use sysctls::sysctls;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
@@ -43,12 +46,8 @@ impl Node {
         let name = format!("node{index}");
         let listener = run.images().listener(&name)?;
         let mut node = run.images().node(&run, &name, &listener)?;
-        // A kernel without IPv6 does not have them, and Docker's host is this one.
-        if Path::new("/proc/sys/net/ipv6").exists() {
-            let disable = if link.has_ipv6() { "0" } else { "1" };
-            for which in ["all", "default"] {
-                node = node.sysctl(format!("net.ipv6.conf.{which}.disable_ipv6"), disable);
-            }
+        for (name, value) in sysctls(link.has_ipv6()) {
+            node = node.sysctl(name, value);
         }
         let hosts = run.file(&format!("{name}.hosts"), HOSTS)?;
         let running = node.start(run.engine()).await?;

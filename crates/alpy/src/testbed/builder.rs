@@ -223,7 +223,12 @@ impl TestbedBuilder {
         }
         info!(target: "alpy::testbed", "Evidence: {}", evidence.dir().display());
         let (steps, teardown) = (Arc::new(Steps::default()), Arc::new(Steps::default()));
-        let recorder = Recorder::begin(&test, self.description.as_deref(), self.deadline);
+        let recorder = Recorder::begin(
+            &test,
+            self.description.as_deref(),
+            self.deadline,
+            evidence.attempt(),
+        );
         let recorder = Arc::new(recorder);
         // Until this is dropped, at the end, a signal does not end the process.
         let interrupts = match Interrupts::hold() {
@@ -328,10 +333,16 @@ impl TestbedBuilder {
             if result.is_ok() { "success" } else { "failure" }
         );
         let machines = bed.duts().iter().map(Dut::words).collect();
-        let findings = match result {
+        // As long as QEMU runs.
+        let dropped = bed.dropped();
+        for line in &dropped {
+            warn!(target: "alpy::testbed", "{line}");
+        }
+        let mut findings = match result {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
         };
+        findings.extend(dropped);
         let mut interrupted = false;
         if pause.holds(result.is_err()) && !matches!(result, Err(Cause::Interrupt(_))) {
             let why = match &result {
