@@ -28,8 +28,15 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
                 entry.case.seconds
             );
             let verdict = entry.case.verdict;
-            let why = Text(entry.why().lines().next().unwrap_or_default());
+            let whole = entry.why();
+            let why = Text(whole.lines().next().unwrap_or_default());
             let _ = match verdict {
+                // As nextest and Maven's Surefire write it.
+                CaseVerdict::Passed if entry.is_flaky() => write!(
+                    xml,
+                    "<flakyFailure message=\"{why}\" type=\"flaky\">{}</flakyFailure>",
+                    Text(&whole)
+                ),
                 CaseVerdict::Passed => Ok(()),
                 CaseVerdict::Skipped | CaseVerdict::Ignored => write!(xml, "<skipped message=\"{why}\"/>"),
                 _ if xml.len() > MOST => {
@@ -40,13 +47,13 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
                     xml,
                     "<failure message=\"{why}\" type=\"{}\">{}\n\n{}</failure>",
                     verdict.word(),
-                    Text(entry.why()),
+                    Text(&whole),
                     Text(&entry.case.output)
                 ),
             };
             if !entry.case.evidence.is_empty() {
                 xml.push_str("<system-out>");
-                for folder in &entry.case.evidence {
+                for folder in entry.evidence() {
                     let _ = writeln!(xml, "evidence: {}", Text(&folder.display().to_string()));
                 }
                 xml.push_str("</system-out>");
@@ -74,6 +81,21 @@ fn attributes(xml: &mut String, verdicts: impl Iterator<Item = CaseVerdict>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn says_flaky_and_where_each_attempt_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcomes = super::super::tests::flaky(folder.path());
+        let xml = xml(&[("rabbit tests".to_owned(), &outcomes)]);
+        let evidence = folder.path().join("wavering").display().to_string();
+        for part in [
+            "failures=\"0\"",
+            "<flakyFailure message=\"attempt2: no &lt;answer&gt;\" type=\"flaky\">attempt2: no &lt;answer&gt;</flakyFailure>",
+            &format!("evidence: {evidence}\nevidence: {evidence}/attempt2\n"),
+        ] {
+            assert!(xml.contains(part), "{part} is missing: {xml}");
+        }
+    }
 
     #[test]
     fn has_each_test_once_with_why_it_failed() {
