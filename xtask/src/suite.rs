@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What tests have left, for people and for GitLab: a page that leads to the reports, and JUnit XML.
 
+mod attempts;
 mod index;
 mod junit;
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use attempts::Attempt;
 
 use crate::libtest::{Case, CaseVerdict};
 use crate::runner::Outcome;
@@ -47,26 +49,63 @@ pub fn report_says(folder: &Path, words: &str) -> bool {
     cause.is_some_and(|(cause, _)| cause.contains(&Text(words).to_string()))
 }
 
-/// A test, and its executable.
+/// A test, its executable, and its attempts before that it passed.
 struct Entry<'a> {
     outcome: &'a Outcome,
     case: &'a Case,
+    attempts: Vec<Attempt>,
 }
 
 /// All tests of a suite.
 fn entries(outcomes: &[Outcome]) -> impl Iterator<Item = Entry<'_>> {
     outcomes
         .iter()
-        .flat_map(|outcome| outcome.cases.iter().map(move |case| Entry { outcome, case }))
+        .flat_map(|outcome| outcome.cases.iter().map(move |case| Entry::of(outcome, case)))
 }
 
-impl Entry<'_> {
-    /// Why it failed or did not run.
-    fn why(&self) -> &str {
-        match self.case.verdict {
-            CaseVerdict::Ignored => "ignored",
-            _ => &self.case.why,
+impl<'a> Entry<'a> {
+    fn of(outcome: &'a Outcome, case: &'a Case) -> Self {
+        let attempts = match case.verdict {
+            CaseVerdict::Passed => case
+                .evidence
+                .iter()
+                .flat_map(|folder| attempts::failed(folder))
+                .collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            outcome,
+            case,
+            attempts,
         }
+    }
+
+    /// Whether it failed, and passed when it was tried again.
+    fn is_flaky(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
+    fn word(&self) -> &'static str {
+        match self.is_flaky() {
+            true => "flaky",
+            false => self.case.verdict.word(),
+        }
+    }
+
+    /// Why it failed or did not run, or why its earlier attempts failed.
+    fn why(&self) -> String {
+        let attempts: Vec<_> = self.attempts.iter().map(|attempt| attempt.why.as_str()).collect();
+        match self.case.verdict {
+            CaseVerdict::Ignored => "ignored".to_owned(),
+            _ if self.is_flaky() => attempts.join("\n"),
+            _ => self.case.why.clone(),
+        }
+    }
+
+    /// Its evidence, and that of its earlier attempts.
+    fn evidence(&self) -> impl Iterator<Item = &PathBuf> {
+        let attempts = self.attempts.iter().map(|attempt| &attempt.folder);
+        self.case.evidence.iter().chain(attempts)
     }
 }
 
@@ -97,8 +136,6 @@ impl fmt::Display for Text<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::runner::Test;
 
@@ -147,6 +184,17 @@ mod tests {
                 ],
             ),
         ]
+    }
+
+    /// A rabbit test that passed at its third attempt.
+    pub(super) fn flaky(folder: &Path) -> Vec<Outcome> {
+        let mut outcomes = outcomes(folder);
+        outcomes.truncate(1);
+        let case = &mut outcomes[0].cases[0];
+        case.verdict = CaseVerdict::Passed;
+        case.why.clear();
+        case.evidence = vec![attempts::tests::wavering(folder)];
+        outcomes
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::{Engine, ExitStatus, Output, Result, Running, Stream};
 
 /// A container to be.
 ///
-/// What is not asked for is not given: no network, no capability, no way to gain privileges, removed when it ends.
+/// What is not asked for is not given: no network, no capability, no way to gain privileges, removed when it ends. The image's
+/// `HEALTHCHECK` does not run, and no proxy of the client's configuration is passed on.
 ///
 /// ```no_run
 /// # async fn example(engine: &alpy_docker::Engine, node: &alpy_docker::Running) -> alpy_docker::Result<()> {
@@ -53,6 +54,7 @@ pub struct Container {
     pub(crate) init: bool,
     pub(crate) memory_mib: Option<u32>,
     pub(crate) processes: Option<u32>,
+    pub(crate) open_files: u32,
     pub(crate) time_limit: Duration,
     pub(crate) files: Vec<(String, u32, Vec<u8>)>,
     pub(crate) listeners: Listeners,
@@ -103,6 +105,7 @@ impl Container {
             init: false,
             memory_mib: None,
             processes: None,
+            open_files: 1024,
             time_limit: Duration::from_secs(60),
             files: Vec::new(),
             listeners: Listeners::default(),
@@ -289,6 +292,13 @@ impl Container {
     /// The number of processes and threads that it may have at once.
     pub fn processes(mut self, count: u32) -> Self {
         self.processes = Some(count);
+        self
+    }
+
+    /// Sets how many files and sockets each of its processes may have open. Default: 1024. A program may raise its limit itself to
+    /// 524,288, or to the engine's own hard limit if that is less.
+    pub fn open_files(mut self, count: u32) -> Self {
+        self.open_files = count;
         self
     }
 

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, DeviceMapping, HostConfig, Mount, MountType};
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, Mount, MountType, ResourcesUlimits,
+};
 use bollard::query_parameters::CreateContainerOptions;
 
 use crate::container::Bind;
@@ -24,9 +26,10 @@ pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
         name: name.clone(),
         platform: String::new(),
     };
-    let mut body = body(spec);
+    let mut body = body(spec, engine.most_open_files());
     if engine.info().podman {
-        for_podman(engine, spec, &step, body.host_config.get_or_insert_default()).await?;
+        let env = body.env.get_or_insert_default();
+        for_podman(engine, spec, &step, body.host_config.get_or_insert_default(), env).await?;
     }
     let created = engine.docker.create_container(Some(options), body);
     match engine.ask(&step, created).await {
@@ -63,7 +66,7 @@ fn check(spec: &Container) -> Result<()> {
 }
 
 /// The body of the request, see `ContainerCreate` in the Docker Engine API.
-fn body(spec: &Container) -> ContainerCreateBody {
+fn body(spec: &Container, most_open_files: u64) -> ContainerCreateBody {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let device = |path: &PathBuf| DeviceMapping {
         path_on_host: Some(text(path)),
@@ -92,6 +95,11 @@ fn body(spec: &Container) -> ContainerCreateBody {
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin),
         network_disabled: Some(spec.bare_network),
+        // The image's own would run in the middle of a test, and send on the wire if it tests a service.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..Default::default()
+        }),
         host_config: Some(HostConfig {
             auto_remove: Some(spec.auto_remove),
             network_mode: Some(spec.network.clone()),
@@ -112,14 +120,36 @@ fn body(spec: &Container) -> ContainerCreateBody {
             sysctls: Some(spec.sysctls.clone().into_iter().collect()),
             memory: spec.memory_mib.map(|mib| i64::from(mib) << 20),
             pids_limit: spec.processes.map(i64::from),
+            ulimits: Some(vec![open_files(spec, most_open_files)]),
             ..Default::default()
         }),
         ..Default::default()
     }
 }
 
+/// The limits of open files. An engine that systemd starts has none, and hands down a billion: daemons that close all descriptors
+/// at their start, or that have a table of them, then take minutes and gigabytes.
+fn open_files(spec: &Container, most: u64) -> ResourcesUlimits {
+    let soft = u64::from(spec.open_files).min(most);
+    let number = |limit: u64| Some(i64::try_from(limit).unwrap_or(i64::MAX));
+    ResourcesUlimits {
+        name: Some("nofile".to_owned()),
+        soft: number(soft),
+        hard: number(soft.max(MOST_OPEN_FILES.min(most))),
+    }
+}
+
+/// To what a program may raise its limit of open files: what systemd gives to services.
+const MOST_OPEN_FILES: u64 = 524_288;
+
 /// What Podman would understand in another way than Docker.
-async fn for_podman(engine: &Engine, spec: &Container, step: &str, host: &mut HostConfig) -> Result<()> {
+async fn for_podman(
+    engine: &Engine,
+    spec: &Container,
+    step: &str,
+    host: &mut HostConfig,
+    env: &mut Vec<String>,
+) -> Result<()> {
     // It makes the folder, even for a mount.
     if let Some(bind) = spec
         .binds
@@ -131,6 +161,14 @@ async fn for_podman(engine: &Engine, spec: &Container, step: &str, host: &mut Ho
             value: bind.source.display().to_string(),
             why: "it must exist",
         });
+    }
+    // It hands the proxies of its own environment down to containers. An empty one is none.
+    for name in ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"] {
+        for name in [name.to_owned(), name.to_uppercase()] {
+            if !spec.env.iter().any(|set| set.split('=').next() == Some(&name)) {
+                env.push(format!("{name}="));
+            }
+        }
     }
     // It keeps a container that has ended, auto-remove or not, while another one that shares its namespaces is there, so that
     // the node would stay which ends together with its applications. By their paths they are the same namespaces.

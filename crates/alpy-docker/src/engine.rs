@@ -16,6 +16,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
 use tokio::time::timeout;
 
 use crate::plain::{encode, get, ping};
@@ -34,6 +35,8 @@ pub struct Engine {
     pub(crate) request_limit: Duration,
     pub(crate) under_way: UnderWay,
     info: Arc<EngineInfo>,
+    /// The process at the other end of the socket.
+    pid: Option<i32>,
 }
 
 /// What an engine says of itself.
@@ -141,6 +144,18 @@ impl Engine {
     /// What the engine said of itself when it was connected.
     pub fn info(&self) -> &EngineInfo {
         &self.info
+    }
+
+    /// To how many open files a container's limit can be raised: the engine's own hard limit. Only `CAP_SYS_RESOURCE` in the host's user
+    /// namespace allows more, and even root's engine may lack it, for example in a container.
+    pub(crate) fn most_open_files(&self) -> u64 {
+        let of = |process: &str| {
+            let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+            hard_limit_of_files(&limits)
+        };
+        let engine = self.pid.and_then(|pid| of(&pid.to_string()));
+        // The user's own processes have the same limit as a rule.
+        engine.or_else(|| of("self")).unwrap_or(1024)
     }
 
     /// The path of its socket.
@@ -382,6 +397,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The hard limit in a `/proc/PID/limits`, see proc(5).
+fn hard_limit_of_files(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let hard = line.split_whitespace().nth(1)?;
+    if hard == "unlimited" {
+        return Some(u64::MAX);
+    }
+    hard.parse().ok()
+}
+
 /// Refuses a name that would change the request's path.
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -406,21 +433,27 @@ async fn greet(candidate: &Candidate) -> Result<Engine, Reason> {
     let stream = timeout(LIMIT, UnixStream::connect(socket))
         .await
         .map_err(silent)??;
+    let peer = stream.peer_cred();
+    let pid = peer.as_ref().ok().and_then(UCred::pid);
     let info = EngineInfo {
         address: candidate.address(),
         found_by: candidate.found_by.to_string(),
         version: String::new(),
         api_version: String::new(),
-        rootless: stream.peer_cred().is_ok_and(|peer| peer.uid() != 0),
+        rootless: peer.is_ok_and(|peer| peer.uid() != 0),
         podman: false,
     };
-    timeout(LIMIT, introduce(socket, info))
+    timeout(LIMIT, introduce(socket, info, pid))
         .await
         .map_err(silent)?
         .map_err(|error| Reason::Other(chain(&error)))
 }
 
-async fn introduce(socket: &Path, mut info: EngineInfo) -> Result<Engine, bollard::errors::Error> {
+async fn introduce(
+    socket: &Path,
+    mut info: EngineInfo,
+    pid: Option<i32>,
+) -> Result<Engine, bollard::errors::Error> {
     // bollard's own time-out is for the answer's head alone, in whole seconds: ours is what counts.
     const NEVER_SECONDS: u64 = 86_400;
     let docker = Docker::connect_with_unix(&socket.to_string_lossy(), NEVER_SECONDS, API_DEFAULT_VERSION)?;
@@ -454,6 +487,7 @@ async fn introduce(socket: &Path, mut info: EngineInfo) -> Result<Engine, bollar
         request_limit: Duration::from_secs(30),
         under_way: UnderWay::new(),
         info: Arc::new(info),
+        pid,
     })
 }
 

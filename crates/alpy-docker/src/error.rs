@@ -95,7 +95,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A command in a container ended with another status than 0.
+    /// A command in a container ended with another status than 0, or its output is incomplete.
     #[error(transparent)]
     Failed(#[from] Box<Failure>),
 

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::exec::StartExecResults;
 use bollard::models::ExecConfig;
 use futures_util::TryStreamExt;
 
 use crate::engine::ask_within;
+use crate::log::Log;
 use crate::output::tail;
 use crate::{Engine, Error, ExitStatus, Output, Result};
 
@@ -31,30 +31,32 @@ pub(crate) async fn exec(
         .ask(&step, engine.docker.create_exec(container, config))
         .await?
         .id;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut log = Log::default();
     let ran = async {
         let StartExecResults::Attached { mut output, .. } = engine.docker.start_exec(&id, None).await? else {
+            log.breaks("the engine did not attach to the command");
             return Ok(());
         };
         while let Some(chunk) = output.try_next().await? {
-            match chunk {
-                LogOutput::StdErr { message } => stderr.extend_from_slice(&message),
-                other => stdout.extend_from_slice(&other.into_bytes()),
-            }
+            log.take(chunk);
         }
         Ok::<(), EngineError>(())
     };
     let ran = ask_within(within, &step, ran).await;
     if let Err(Error::Timeout { step, after }) = ran {
-        let step = format!("{step}{}{}", tail("stdout", &stdout), tail("stderr", &stderr));
+        let tails = tail("stdout", &log.stdout.bytes()) + &tail("stderr", &log.stderr.bytes());
+        let step = format!("{step}{tails}");
         return Err(Error::Timeout { step, after });
     }
     ran?;
-    let code = engine
-        .ask(&step, engine.docker.inspect_exec(&id))
-        .await?
-        .exit_code;
-    let code = code.ok_or_else(|| Error::Lost {
+    let state = engine.ask(&step, engine.docker.inspect_exec(&id)).await?;
+    if state.running == Some(true) {
+        return Err(Error::Lost {
+            step,
+            reason: "the engine's stream ended while the command ran".to_owned(),
+        });
+    }
+    let code = state.exit_code.ok_or_else(|| Error::Lost {
         step,
         reason: "the engine does not know its exit code".to_owned(),
     })?;
@@ -63,7 +65,8 @@ pub(crate) async fn exec(
         image: image.to_owned(),
         argv,
         status: ExitStatus::new(code),
-        stdout: stdout.into(),
-        stderr: stderr.into(),
+        stdout: log.stdout.bytes(),
+        stderr: log.stderr.bytes(),
+        incomplete: log.incomplete(),
     })
 }

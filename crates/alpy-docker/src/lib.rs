@@ -34,6 +34,7 @@ mod engine;
 mod error;
 mod exec;
 mod image;
+mod log;
 mod output;
 mod plain;
 mod running;

@@ -19,7 +19,8 @@ pub enum Stream {
 
 /// What a container wrote and how it ended.
 ///
-/// Of each stream the last 16 MiB at least are kept.
+/// Of each stream the last 16 MiB at least are kept. Look at [`incomplete`](Self::incomplete), or call [`success`](Self::success), before
+/// concluding from the output that something was not printed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Output {
@@ -35,6 +36,9 @@ pub struct Output {
     pub stdout: Bytes,
     /// Standard error.
     pub stderr: Bytes,
+    /// Why a part of the output is missing; `None` if it is whole. It is missing if the engine's stream broke, if the stream was
+    /// still open 10 s after the end, or if there was more than is kept.
+    pub incomplete: Option<String>,
 }
 
 impl Output {
@@ -48,12 +52,13 @@ impl Output {
         String::from_utf8_lossy(&self.stderr)
     }
 
-    /// Makes a status other than 0 an error that shows the command, the status and the tail of the output.
+    /// Makes a status other than 0 an error that shows the command, the status and the tail of the output. Incomplete output is an
+    /// error too, whatever the status.
     ///
     /// # Errors
     /// [`Error::Failed`](crate::Error::Failed).
     pub fn success(self) -> Result<Self> {
-        if self.status.success() {
+        if self.status.success() && self.incomplete.is_none() {
             Ok(self)
         } else {
             Err(Box::new(Failure::new(self)).into())
@@ -61,7 +66,7 @@ impl Output {
     }
 }
 
-/// A command in a container that did not succeed.
+/// A command in a container that did not succeed, or whose output is incomplete.
 #[derive(Debug, Clone)]
 pub struct Failure {
     output: Output,
@@ -89,12 +94,16 @@ impl fmt::Display for Failure {
             status,
             stdout,
             stderr,
+            incomplete,
         } = &self.output;
         write!(
             f,
             "{argv:?} in {} ended with {status}",
             title(name.as_deref(), image)
         )?;
+        if let Some(reason) = incomplete {
+            write!(f, "; its output is incomplete: {reason}")?;
+        }
         f.write_str(&tail("stdout", stdout))?;
         let errors = tail("stderr", stderr);
         f.write_str(&errors)?;
@@ -145,6 +154,7 @@ mod tests {
                 status: ExitStatus::new(1),
                 stdout: Bytes::new(),
                 stderr: stderr.to_owned().into(),
+                incomplete: None,
             };
             Failure::new(output).to_string()
         };

@@ -37,14 +37,17 @@ pub(crate) async fn post(
     body: impl Stream<Item = io::Result<Bytes>>,
 ) -> Result<(), Error> {
     let (_, answer) = request(socket, "POST", path, length, body).await?;
-    let reports = answer
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut errors = reports.filter_map(|report| Some(report["error"].as_str()?.to_owned()));
-    // What goes wrong after the answer has begun is one of the reports.
-    errors
-        .next()
-        .map_or(Ok(()), |error| Err(Error::DockerStreamError { error }))
+    let mut reported = false;
+    for line in answer.lines().filter(|line| !line.trim().is_empty()) {
+        let report: Value = serde_json::from_str(line).map_err(io::Error::other)?;
+        // What goes wrong after the answer has begun is one of the reports.
+        if let Some(error) = report["error"].as_str() {
+            let error = error.to_owned();
+            return Err(Error::DockerStreamError { error });
+        }
+        reported = true;
+    }
+    if reported { Ok(()) } else { Err(cut_off()) }
 }
 
 /// A value in a request's path.
@@ -81,7 +84,10 @@ async fn request(
         sent.and(read.map(drop))?;
     }
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut_off)?;
+    if length_in(head).is_some_and(|length| body.len() < length) {
+        return Err(cut_off());
+    }
     match head.split(' ').nth(1).and_then(|status| status.parse().ok()) {
         Some(200) => Ok((head.to_owned(), body.to_owned())),
         Some(status_code) => Err(Error::DockerResponseServerError {
@@ -91,8 +97,19 @@ async fn request(
                 .and_then(|body: Value| Some(body["message"].as_str()?.to_owned()))
                 .unwrap_or_else(|| body.to_owned()),
         }),
-        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        None => Err(cut_off()),
     }
+}
+
+/// How long the body of an answer is, as its head says.
+fn length_in(head: &str) -> Option<usize> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, length) = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
+    length.trim().parse().ok()
+}
+
+fn cut_off() -> Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the engine's answer was cut off").into()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{Archive, Container, Engine, Error, ExitStatus, Failure, Output, Resu
 
 /// How long the last of the output may take to come after the end of a container. A process that the container's first one
 /// left behind, in a shared process namespace, can hold the output open for ever.
-const OUTPUT_LIMIT: Duration = Duration::from_secs(3);
+const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A container in the background.
 ///
@@ -133,7 +133,7 @@ impl Running {
         // Podman prepares the command when it is attached to.
         let attached = engine.ask(&attach, attached).map_err(failed);
         let (_, attached) = tokio::try_join!(engine.ask(&watch, first), attached)?;
-        let watch = Watch::new(events, attached.output, spec.listeners.clone());
+        let watch = Watch::new(engine, id, events, attached.output, spec.listeners.clone());
         let started = engine.docker.start_container(id, None::<StartContainerOptions>);
         engine.ask(&step("start"), started).await.map_err(failed)?;
         let name = spec.name.as_deref();
@@ -172,7 +172,7 @@ impl Running {
         self.watch.life.borrow().ended
     }
 
-    /// Waits for its end and for the last of its output. Cancel safe.
+    /// Waits for its end and for the last of its output, which may take 10 s more. Cancel safe.
     ///
     /// # Errors
     /// [`Error::Timeout`] with the tail of the output (the container runs on), [`Error::Lost`] if the engine goes away.
@@ -184,7 +184,8 @@ impl Running {
     /// safe.
     ///
     /// # Errors
-    /// [`Error::EndedEarly`] if it ends without, [`Error::Timeout`] with the tail of the output.
+    /// [`Error::EndedEarly`] if it ends without, [`Error::Timeout`] with the tail of the output, [`Error::Lost`] if the engine's
+    /// stream of the output breaks before.
     pub async fn wait_output(&self, text: &str, within: Duration) -> Result<()> {
         let (mut stdout_from, mut stderr_from) = (0, 0);
         let mut found = false;
@@ -193,10 +194,15 @@ impl Running {
             let log = self.watch.log();
             let needle = text.as_bytes();
             found = log.stdout.find(needle, &mut stdout_from) || log.stderr.find(needle, &mut stderr_from);
-            found || (life.ended.is_some() && life.silent)
+            found || (life.ended.is_some() && life.silent) || log.broken().is_some()
         })
         .await?;
+        let broken = self.watch.log().broken().map(str::to_owned);
         match self.status() {
+            None if !found => Err(Error::Lost {
+                step,
+                reason: broken.unwrap_or_default(),
+            }),
             Some(status) if !found => {
                 let failure = Box::new(Failure::new(self.output(status)));
                 Err(Error::EndedEarly {
@@ -357,7 +363,10 @@ impl Running {
             })
             .await
         {
-            tracing::debug!(id = self.id(), %error, "the output may be incomplete");
+            tracing::warn!(id = self.id(), %error, "a container's output is incomplete");
+            self.watch.log().breaks(format!(
+                "it was still open {OUTPUT_LIMIT:?} after the end, as it stays while a process that was left behind has it"
+            ));
         }
         let status = self.status().ok_or_else(|| self.not_running())?;
         Ok(self.output(status))
@@ -410,6 +419,7 @@ impl Running {
             status,
             stdout: log.stdout.bytes(),
             stderr: log.stderr.bytes(),
+            incomplete: log.incomplete(),
         }
     }
 

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The task that watches one container: what it writes and what becomes of it.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as EngineError;
 use bollard::models::EventMessage;
-use bytes::Bytes;
 use futures_util::{Stream as Lazy, StreamExt};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 use tracing::Instrument;
 
 use crate::container::Listeners;
 use crate::engine::{Events, chain};
-use crate::{ExitStatus, Stream};
+use crate::log::Log;
+use crate::{Engine, ExitStatus};
 
 /// The events that tell a container's life. All of a container's events that are not here, such as those of commands run in
 /// it, are none of ours. The last two are Podman's: asked for what has "died", it tells of a "die"; its "remove" is a "destroy".
@@ -28,7 +30,7 @@ pub(crate) type Attached = Pin<Box<dyn Lazy<Item = Result<LogOutput, EngineError
 pub(crate) struct Life {
     /// How it ended.
     pub(crate) ended: Option<ExitStatus>,
-    /// All that it wrote has been read.
+    /// The stream of its output has ended: no more will be read.
     pub(crate) silent: bool,
     /// The engine has removed it.
     pub(crate) removed: bool,
@@ -46,7 +48,13 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts watching, in a task of the runtime.
-    pub(crate) fn new(events: Events, attached: Attached, listeners: Listeners) -> Self {
+    pub(crate) fn new(
+        engine: &Engine,
+        id: &str,
+        events: Events,
+        attached: Attached,
+        listeners: Listeners,
+    ) -> Self {
         let log = Arc::new(Mutex::new(Log::default()));
         let (sender, life) = watch::channel(Life::default());
         let watcher = Watcher {
@@ -54,7 +62,9 @@ impl Watch {
             log: Arc::clone(&log),
             listeners,
         };
-        let task = tokio::spawn(watcher.run(events, attached).in_current_span()).abort_handle();
+        let runs = runs_on(engine.clone(), id.to_owned());
+        let task = watcher.run(events, attached, runs).in_current_span();
+        let task = tokio::spawn(task).abort_handle();
         Self { life, log, task }
     }
 
@@ -76,12 +86,44 @@ struct Watcher {
     listeners: Listeners,
 }
 
+/// How long Podman may take to report the end of a container after the end of its output.
+const PODMAN_NEWS: Duration = Duration::from_secs(3);
+
+/// Whether a container runs although its output has ended, and the engine's stream therefore broke: an engine keeps the stream open
+/// until the container ends, even if the container closes its output.
+///
+/// Docker holds the container's lock from before it closes the stream until it has reported the end, so its answer is never one
+/// of before the end. Podman has no such lock.
+async fn runs_on(engine: Engine, id: String) -> bool {
+    if engine.info().podman {
+        sleep(PODMAN_NEWS).await;
+    }
+    match engine.state("inspect a container", &id).await {
+        Ok(state) => state["Running"] == true,
+        Err(error) => {
+            tracing::debug!(id, %error, "cannot ask whether the container outlives its output");
+            false
+        }
+    }
+}
+
 impl Watcher {
-    async fn run(self, mut events: Events, mut attached: Attached) {
+    async fn run(self, mut events: Events, mut attached: Attached, runs_on: impl Future<Output = bool>) {
+        let mut runs_on = pin!(runs_on);
+        let mut asked = false;
         while !self.life.borrow().removed {
-            let silent = self.life.borrow().silent;
+            let (silent, ended) = {
+                let life = self.life.borrow();
+                (life.silent, life.ended.is_some())
+            };
             tokio::select! {
                 chunk = attached.next(), if !silent => self.heard(chunk),
+                runs = &mut runs_on, if silent && !ended && !asked => {
+                    asked = true;
+                    if runs {
+                        self.breaks("the engine's stream ended while the container ran");
+                    }
+                }
                 event = events.next() => {
                     if let Err(reason) = self.happened(event) {
                         self.life.send_modify(|life| life.lost = Some(reason));
@@ -97,17 +139,25 @@ impl Watcher {
     }
 
     fn heard(&self, chunk: Option<Result<LogOutput, EngineError>>) {
-        let (stream, bytes) = match chunk {
-            Some(Ok(LogOutput::StdErr { message })) => (Stream::Stderr, message),
-            Some(Ok(other)) => (Stream::Stdout, other.into_bytes()),
-            // An attached stream that breaks is one that has ended: the events say whether the container has.
-            Some(Err(_)) | None => return self.life.send_modify(|life| life.silent = true),
+        let chunk = match chunk {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => {
+                self.breaks(&format!("the engine's stream broke: {}", chain(&error)));
+                return self.life.send_modify(|life| life.silent = true);
+            }
+            None => return self.life.send_modify(|life| life.silent = true),
         };
+        let (stream, bytes) = lock(&self.log).take(chunk);
         if let Some(listener) = &self.listeners.output {
             listener(stream, &bytes);
         }
-        lock(&self.log).add(stream, &bytes);
         // The value is the same; this wakes those who wait for output.
+        self.life.send_modify(|_| ());
+    }
+
+    fn breaks(&self, reason: &str) {
+        tracing::warn!(reason, "a container's output is incomplete");
+        lock(&self.log).breaks(reason);
         self.life.send_modify(|_| ());
     }
 
@@ -145,103 +195,4 @@ impl Watcher {
 
 fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a container wrote, each stream bounded.
-#[derive(Debug, Default)]
-pub(crate) struct Log {
-    pub(crate) stdout: Kept,
-    pub(crate) stderr: Kept,
-}
-
-impl Log {
-    fn add(&mut self, stream: Stream, bytes: &[u8]) {
-        match stream {
-            Stream::Stdout => self.stdout.add(bytes),
-            Stream::Stderr => self.stderr.add(bytes),
-        }
-    }
-}
-
-/// The latest bytes of a stream: at least [`Kept::LEAST`] of them, at most twice as many.
-#[derive(Debug, Default)]
-pub(crate) struct Kept {
-    bytes: Vec<u8>,
-    /// How many older ones are gone.
-    gone: usize,
-}
-
-impl Kept {
-    const LEAST: usize = 16 << 20;
-
-    fn add(&mut self, bytes: &[u8]) {
-        if self.bytes.len() + bytes.len() > 2 * Self::LEAST {
-            let excess = self.bytes.len().saturating_sub(Self::LEAST);
-            self.bytes.drain(..excess);
-            self.gone += excess;
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    pub(crate) fn bytes(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.bytes)
-    }
-
-    /// Looks for a needle from a position, counted from the first byte ever, and moves the position to where the next look has
-    /// to begin.
-    pub(crate) fn find(&self, needle: &[u8], from: &mut usize) -> bool {
-        let start = from.saturating_sub(self.gone).min(self.bytes.len());
-        let found = needle.is_empty()
-            || self.bytes[start..]
-                .windows(needle.len())
-                .any(|window| window == needle);
-        *from = (self.gone + self.bytes.len() + 1).saturating_sub(needle.len().max(1));
-        found
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_output_goes_first() {
-        let mut kept = Kept::default();
-        let chunk = vec![b'x'; 1 << 20];
-        for _ in 0..100 {
-            kept.add(&chunk);
-            assert!(kept.bytes.len() <= 2 * Kept::LEAST);
-        }
-        kept.add(b"end");
-        assert!(kept.bytes.len() > Kept::LEAST && kept.bytes().ends_with(b"xend"));
-        assert_eq!(kept.gone + kept.bytes.len(), (100 << 20) + 3);
-    }
-
-    #[test]
-    fn a_needle_is_found_across_pieces_and_looked_for_once() {
-        let mut kept = Kept::default();
-        let mut from = 0;
-        for piece in ["", "list", "en", "in"] {
-            kept.add(piece.as_bytes());
-            assert!(!kept.find(b"listening", &mut from), "{piece:?}");
-        }
-        kept.add(b"g\n");
-        assert!(kept.find(b"listening", &mut from));
-        // The next look begins where a needle could begin that has not been seen whole.
-        assert_eq!(from, "listening\n".len() - "listening".len() + 1);
-        assert!(!kept.find(b"listening", &mut from));
-        assert!(kept.find(b"", &mut from));
-    }
-
-    #[test]
-    fn a_needle_is_found_after_the_oldest_output_is_gone() {
-        let mut kept = Kept::default();
-        let mut from = 0;
-        for _ in 0..40 {
-            kept.add(&vec![b'x'; 1 << 20]);
-            assert!(!kept.find(b"ready", &mut from));
-        }
-        kept.add(b"ready");
-        assert!(kept.find(b"ready", &mut from));
-    }
 }

@@ -20,13 +20,15 @@ enum Reply {
     Json(&'static str),
     Status(u16, &'static str),
     Raw(&'static [u8]),
+    /// Sends these bytes and keeps the connection open.
+    Open(&'static [u8]),
     /// Takes the request and says nothing.
     Silence,
     /// Closes the connection.
     Close,
 }
 
-use Reply::{Close, Json, Raw, Silence, Status};
+use Reply::{Close, Json, Open, Raw, Silence, Status};
 
 type Script = fn(&str) -> Reply;
 
@@ -111,6 +113,10 @@ async fn serve(
         Json(body) => answer(200, body),
         Status(status, body) => answer(status, body),
         Raw(bytes) => bytes.to_vec(),
+        Open(bytes) => {
+            let _ = stream.write_all(bytes).await;
+            return std::future::pending().await;
+        }
         Silence => return std::future::pending().await,
         Close => return,
     };
@@ -547,4 +553,196 @@ async fn an_import_removes_images_that_lost_the_name_a_minute_ago() {
         (fake.heard("DELETE "), fake.heard("DELETE /images/sha256:long")),
         (1, 1)
     );
+}
+
+const UPGRADED: &str = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+const CREATED: &str = "{\"Type\":\"container\",\"Action\":\"create\",\"Actor\":{\"ID\":\"id\"}}\n";
+const DIED: &str = "{\"Type\":\"container\",\"Action\":\"die\",\"Actor\":{\"ID\":\"id\",\"Attributes\":{\"exitCode\":\"0\"}}}\n";
+const DESTROYED: &str = "{\"Type\":\"container\",\"Action\":\"destroy\",\"Actor\":{\"ID\":\"id\"}}\n";
+
+/// The answer to an attach, with what follows.
+fn attached(frames: &[&[u8]]) -> &'static [u8] {
+    [UPGRADED.as_bytes(), &frames.concat()].concat().leak()
+}
+
+/// A frame of standard output that says so many bytes and has these.
+fn frame(length: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[1, 0, 0, 0, 0, 0, 0, length], bytes].concat()
+}
+
+/// A fake with one container, whose output and events are these.
+async fn one_container(
+    attach: fn() -> Reply,
+    events: fn() -> Reply,
+    state: &'static str,
+) -> (Fake, alpy_docker::Running) {
+    let fake = Fake::polite(move |request| match request {
+        "POST /containers/create" => Status(201, r#"{"Id":"id","Warnings":[]}"#),
+        "GET /events" => events(),
+        "POST /containers/id/attach" => attach(),
+        "POST /containers/id/start" => Status(204, ""),
+        "GET /containers/id/json" => Json(state),
+        _ => Close,
+    });
+    let engine = fake.connect().await.unwrap();
+    let running = Container::new("i").command(["a"]).start(&engine).await.unwrap();
+    (fake, running)
+}
+
+/// The end of a container's life as the engine reports it.
+fn life() -> Reply {
+    Json([CREATED, DIED, DESTROYED].concat().leak())
+}
+
+const ENDED: &str = r#"{"State":{"Running":false}}"#;
+const RUNS: &str = r#"{"State":{"Running":true}}"#;
+
+#[tokio::test]
+async fn output_that_came_in_whole_is_complete() {
+    let (_fake, running) = one_container(|| Raw(attached(&[&frame(2, b"a\n")])), life, ENDED).await;
+    let output = running.wait(Duration::from_secs(20)).await.unwrap();
+    assert_eq!((&*output.stdout_text(), &output.incomplete), ("a\n", &None));
+    output.success().unwrap();
+}
+
+/// The container succeeds, and a part of what it printed is missing: no test may conclude that it did not print something.
+#[tokio::test]
+async fn output_of_a_stream_that_breaks_is_no_success() {
+    let attaches: [fn() -> Reply; 3] = [
+        // Within a frame's content, within its header, and in something that is no frame.
+        || Raw(attached(&[&frame(2, b"a\n"), &frame(5, b"b")])),
+        || Raw(attached(&[&frame(2, b"a\n"), &[1, 0, 0]])),
+        || Raw(attached(&[&frame(2, b"a\n"), b"garbage"])),
+    ];
+    for attach in attaches {
+        let (_fake, running) = one_container(attach, life, ENDED).await;
+        let output = running.wait(Duration::from_secs(20)).await.unwrap();
+        assert!(output.status.success());
+        let error = output.success().unwrap_err();
+        assert!(matches!(&error, Error::Failed(_)), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("its output is incomplete: the engine's stream ended within a frame"),
+            "{text}"
+        );
+    }
+}
+
+/// The stream ends in order, and too early: the engine says that the container runs.
+#[tokio::test]
+async fn output_that_ends_before_the_container_is_incomplete() {
+    let events = || Open(leak_json(&[CREATED]));
+    let attach = || Raw(attached(&[&frame(2, b"a\n")]));
+    let (fake, running) = one_container(attach, events, RUNS).await;
+    let error = running
+        .wait_output("ready", Duration::from_secs(20))
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, Error::Lost { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("ended while the container ran"), "{text}");
+    assert_eq!(fake.heard("GET /containers/id/json"), 1);
+}
+
+/// The engine reports the end, and leaves the stream open.
+#[tokio::test]
+async fn output_that_stays_silent_after_the_end_is_incomplete() {
+    let attach = || Open(attached(&[&frame(2, b"a\n")]));
+    let (_fake, running) = one_container(attach, life, ENDED).await;
+    let output = running.wait(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(&*output.stdout_text(), "a\n");
+    let text = output.success().unwrap_err().to_string();
+    assert!(text.contains("still open 10s after the end"), "{text}");
+}
+
+fn leak_json(lines: &[&str]) -> &'static [u8] {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+    [head, &lines.concat()].concat().leak().as_bytes()
+}
+
+/// An exec whose stream breaks, ends too early, or was never attached.
+#[tokio::test]
+async fn output_of_a_command_is_known_to_be_whole_or_not() {
+    const CODE: &str = r#"{"Running":false,"ExitCode":0}"#;
+    let cases: [(fn() -> Reply, &str, &str); 4] = [
+        (|| Raw(attached(&[&frame(2, b"a\n")])), CODE, ""),
+        (
+            || Raw(attached(&[&frame(5, b"a\n")])),
+            CODE,
+            "ended within a frame",
+        ),
+        (
+            || Raw(attached(&[&frame(2, b"a\n")])),
+            r#"{"Running":true,"ExitCode":0}"#,
+            "ended while the command ran",
+        ),
+        (
+            || Raw(attached(&[&frame(2, b"a\n")])),
+            r#"{"Running":false,"ExitCode":null}"#,
+            "does not know its exit code",
+        ),
+    ];
+    for (stream, inspected, fault) in cases {
+        let fake = Fake::polite(move |request| match request {
+            "POST /containers/create" => Status(201, r#"{"Id":"id","Warnings":[]}"#),
+            "GET /events" => Open(leak_json(&[CREATED])),
+            "POST /containers/id/attach" => Open(UPGRADED.as_bytes()),
+            "POST /containers/id/start" => Status(204, ""),
+            "POST /containers/id/exec" => Status(201, r#"{"Id":"x"}"#),
+            "POST /exec/x/start" => stream(),
+            "GET /exec/x/json" => Json(inspected),
+            _ => Close,
+        });
+        let engine = fake.connect().await.unwrap();
+        let running = Container::new("i").start(&engine).await.unwrap();
+        let output = running.exec(["a"], Duration::from_secs(20)).await;
+        let result = output.and_then(alpy_docker::Output::success);
+        match result {
+            Ok(output) => assert_eq!((fault, &*output.stdout_text()), ("", "a\n")),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!fault.is_empty() && text.contains(fault), "{fault:?}: {text}");
+            }
+        }
+    }
+}
+
+/// The engine ends in the middle of an import, with an answer that has begun well.
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_no_success() {
+    let replies: [fn() -> Reply; 3] = [
+        || Raw(b"HTTP/1.0 200 OK\r\n\r\n"),
+        || Raw(b"HTTP/1.0 200 OK\r\n\r\n{\"status\":\"sha2"),
+        || Raw(b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n{\"status\":\"sha256:1\"}"),
+    ];
+    for (number, reply) in replies.into_iter().enumerate() {
+        let fake = Fake::polite(move |request| match request {
+            "POST /images/create" => reply(),
+            "GET /images/json" => Json("[]"),
+            _ => Close,
+        });
+        let engine = fake.connect().await.unwrap();
+        let import = engine.import_image("name:1", b"archive".to_vec(), &[]);
+        let error = import.await.unwrap_err();
+        assert!(matches!(&error, Error::Lost { .. }), "{number}: {error:?}");
+    }
+}
+
+/// No HEALTHCHECK, a limit of open files, and on Podman no proxy of the service's environment.
+#[tokio::test]
+async fn a_container_does_not_depend_on_the_engines_defaults() {
+    let fake = Fake::podman(|_| Close);
+    let engine = fake.connect().await.unwrap();
+    let container = Container::new("i").env("NO_PROXY", "mine").open_files(64);
+    container.start(&engine).await.unwrap_err();
+    for part in [
+        r#""Healthcheck":{"Test":["NONE"]"#,
+        r#""Ulimits":[{"Name":"nofile","Soft":64,"Hard":"#,
+        r#""http_proxy=""#,
+        r#""HTTPS_PROXY=""#,
+        r#""NO_PROXY=mine""#,
+    ] {
+        assert_eq!(fake.heard(part), 1, "{part}");
+    }
+    assert_eq!(fake.heard(r#""NO_PROXY=""#), 0);
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::format::FILE_HEADER_LEN;
-use crate::{Error, Packet, Reader};
+use crate::{Error, Frame, Packet, Reader};
 
 /// A capture file, or a part of one between [marks](Mark).
 ///
@@ -296,23 +296,25 @@ impl Capture {
         })
     }
 
+    /// The next frame of a reader of this capture; none at its end.
+    pub(crate) fn frame_of<'a>(&self, reader: &'a mut Reader<File>) -> Result<Option<Frame<'a>>, Error> {
+        if self.ends_at(reader.offset()) {
+            return Ok(None);
+        }
+        match reader.next_frame() {
+            Err(error) if error.is_torn() && self.ignore_torn_tail => Ok(None),
+            result => result,
+        }
+    }
+
     fn visit(&self, mut visitor: impl FnMut(Packet<'_>) -> ControlFlow<()>) -> Result<(), Error> {
         let mut reader = self.reader()?;
-        loop {
-            if self.ends_at(reader.offset()) {
-                return Ok(());
-            }
-            match reader.next_frame() {
-                Ok(Some(frame)) => {
-                    if visitor(Packet::decode(frame)).is_break() {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(error) if error.is_torn() && self.ignore_torn_tail => return Ok(()),
-                Err(error) => return Err(error),
+        while let Some(frame) = self.frame_of(&mut reader)? {
+            if visitor(Packet::decode(frame)).is_break() {
+                break;
             }
         }
+        Ok(())
     }
 }
 
@@ -329,14 +331,9 @@ impl Iterator for Packets {
 
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.reader.as_mut()?;
-        if self.capture.ends_at(reader.offset()) {
-            self.reader = None;
-            return None;
-        }
-        match reader.next_frame() {
+        match self.capture.frame_of(reader) {
             Ok(Some(frame)) => return Some(Ok(Packet::decode(frame.into_owned()))),
             Ok(None) => {}
-            Err(error) if error.is_torn() && self.capture.ignore_torn_tail => {}
             Err(error) => {
                 self.reader = None;
                 return Some(Err(error));

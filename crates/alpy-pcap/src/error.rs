@@ -79,6 +79,14 @@ pub enum Error {
         /// The capture that it was made in.
         of: String,
     },
+    /// The time that merging was given is up.
+    #[error("{origin}: out of time after {frames} frames")]
+    Late {
+        /// What was being read or written.
+        origin: String,
+        /// How many frames of it.
+        frames: u64,
+    },
     /// A file cannot be written.
     #[error("{path}: cannot write the captures")]
     Write {

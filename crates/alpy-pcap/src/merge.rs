@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{Capture, Error, Packets};
 
@@ -29,6 +29,7 @@ use crate::{Capture, Error, Packets};
 pub struct Merge {
     links: Vec<Link>,
     notes: Vec<(Duration, String)>,
+    deadline: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -36,6 +37,7 @@ struct Link {
     name: String,
     capture: Capture,
     clock: usize,
+    frames: u64,
     /// By how much the real time is ahead of its own, in nanoseconds, as its last packet says; none if it has none.
     ahead: Option<i128>,
 }
@@ -55,13 +57,19 @@ impl Merge {
         Self::default()
     }
 
+    /// Sets the moment after which [`link`](Self::link) and [`write`](Self::write) give up. Default: never.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     /// One more capture, of an interface that is called so. It is ended: its writer writes no more. Its marks become comments.
     ///
     /// All captures that are added by this word have to be of one QEMU, which began them when it started; for others there is
     /// [`link_with_clock`](Self::link_with_clock).
     ///
     /// # Errors
-    /// As [`Reader::open`](crate::Reader::open) and [`Reader::next_frame`](crate::Reader::next_frame).
+    /// As [`Reader::open`](crate::Reader::open) and [`Reader::next_frame`](crate::Reader::next_frame); [`Error::Late`].
     pub fn link(&mut self, name: impl Into<String>, capture: &Capture) -> Result<(), Error> {
         self.link_with_clock(0, name, capture)
     }
@@ -81,8 +89,13 @@ impl Merge {
         name: impl Into<String>,
         capture: &Capture,
     ) -> Result<(), Error> {
-        let mut last = None;
-        capture.for_each(|packet| last = Some(packet.frame().timestamp()))?;
+        let (mut last, mut frames) = (None, 0);
+        let mut reader = capture.reader()?;
+        while let Some(frame) = capture.frame_of(&mut reader)? {
+            last = Some(frame.timestamp());
+            frames += 1;
+            self.check(frames, capture.path())?;
+        }
         let written = std::fs::metadata(capture.path()).and_then(|file| file.modified());
         let written = written.map_err(|source| Error::Open {
             origin: capture.path().display().to_string(),
@@ -97,9 +110,27 @@ impl Merge {
             name,
             capture: capture.clone(),
             clock,
+            frames,
             ahead,
         });
         Ok(())
+    }
+
+    /// How many frames each capture has, in the order in which they were added: counted when they were.
+    pub fn frames(&self) -> Vec<u64> {
+        self.links.iter().map(|link| link.frames).collect()
+    }
+
+    /// Fails if the time is up. To look at the clock for each frame would take longer than to read it.
+    fn check(&self, frames: u64, path: &Path) -> Result<(), Error> {
+        const EACH: u64 = 1024;
+        match self.deadline {
+            Some(deadline) if frames % EACH == 0 && Instant::now() > deadline => Err(Error::Late {
+                origin: path.display().to_string(),
+                frames,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// By how much the real time is ahead of that of each capture's packets, in nanoseconds, in the order in which they were added: as
@@ -129,7 +160,7 @@ impl Merge {
     /// Writes the file: all packets by their time, each with its interface.
     ///
     /// # Errors
-    /// [`Error::Write`]; as [`Reader::open`](crate::Reader::open) and [`Reader::next_frame`](crate::Reader::next_frame).
+    /// [`Error::Write`]; [`Error::Late`], and then the file has a part of the packets; as [`Reader::open`](crate::Reader::open) and [`Reader::next_frame`](crate::Reader::next_frame).
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let failed = |source| Error::Write {
@@ -154,7 +185,10 @@ impl Merge {
             waiting.push(advance(&mut packets, clocks[index], index, &mut heads)?);
             sources.push(packets);
         }
+        let mut written = 0;
         while let Some(Reverse((time, index))) = heads.pop() {
+            written += 1;
+            self.check(written, path)?;
             let packet = waiting[index].take().expect("its time is in the heap");
             waiting[index] = advance(&mut sources[index], clocks[index], index, &mut heads)?;
             let mut comments = Vec::new();
@@ -162,7 +196,7 @@ impl Merge {
                 comments.push(text);
             }
             let frame = packet.frame();
-            let written = packet_block(
+            let block = packet_block(
                 &mut file,
                 index,
                 time,
@@ -170,7 +204,7 @@ impl Merge {
                 frame.original_len(),
                 &comments,
             );
-            written.map_err(failed)?;
+            block.map_err(failed)?;
         }
         file.flush().map_err(failed)
     }

@@ -39,6 +39,20 @@ pub enum Error {
         /// Program and arguments, as a shell would take them.
         command_line: String,
     },
+    /// The host cannot read or write a disk of the machine. For want of space QEMU has stopped the machine.
+    #[error("the host cannot {operation} {disk}, {place}: {reason}; remedy: {remedy}")]
+    DiskFailed {
+        /// The disk, as QEMU names it: `disk0`, `disk1`, ...
+        disk: String,
+        /// `read` or `write`.
+        operation: &'static str,
+        /// The file, or of which image and where the overlay is.
+        place: String,
+        /// What QEMU says.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// QEMU did not do something in time.
     #[error("QEMU did not {what} within {after:?}")]
     Timeout {

@@ -238,7 +238,7 @@ impl Machine {
     /// Nor do they say anything of a [`seed`](Self::seed), which is no file: [`Seed::iso`] makes one of it, for a [`disk`](Self::disk). Nor of a
     /// [`tpm`](Self::tpm), which is a process.
     pub fn arguments(&self, accelerator: &Accelerator, nics: &[Nic]) -> Vec<OsString> {
-        self.arguments_in(accelerator, nics, None, Passed::default())
+        self.arguments_in(accelerator, nics, None, &Passed::default())
     }
 
     /// The arguments for this machine where its memory is kept in a folder, and QEMU has more under these numbers.
@@ -247,7 +247,7 @@ impl Machine {
         accelerator: &Accelerator,
         nics: &[Nic],
         place: Option<&Place>,
-        passed: Passed,
+        passed: &Passed,
     ) -> Vec<OsString> {
         let mut arguments = Arguments::default();
         arguments.flag("-no-user-config");
@@ -264,8 +264,8 @@ impl Machine {
                 arguments.pair("-object", place.memory(self.memory_mib));
             }
         }
-        if let Some(Place::Restore(folder)) = place {
-            arguments.pair("-rtc", state::clock(folder));
+        if let Some(clock) = &passed.clock {
+            arguments.pair("-rtc", clock);
         }
         arguments.pair("-accel", accelerator.name());
         arguments.pair("-cpu", &self.cpu_model);
@@ -417,11 +417,12 @@ impl Machine {
             .for_each(|disk| *disk = disk.clone().at("file"));
         let nics: Vec<_> = nics.iter().map(Nic::without_backend).collect();
         let passed = Passed {
+            clock: None,
             seed: Some(0),
             tpm: Some(0),
         };
         let place = Place::Save("folder".into());
-        let arguments = still.arguments_in(accelerator, &nics, Some(&place), passed);
+        let arguments = still.arguments_in(accelerator, &nics, Some(&place), &passed);
         format!("{arguments:?} {:?}", self.recipe)
     }
 
@@ -469,9 +470,11 @@ impl Default for Machine {
     }
 }
 
-/// The numbers of descriptors that QEMU inherits for what is no file.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is known when QEMU starts: the numbers of descriptors that it inherits for what is no file, and its clock.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Passed {
+    /// The value of `-rtc`, for a machine that is restored.
+    pub(crate) clock: Option<String>,
     pub(crate) seed: Option<RawFd>,
     pub(crate) tpm: Option<RawFd>,
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The running machine.
 
+mod disks;
 mod nics;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 use nics::{Captured, Nics};
 
 use crate::accelerator::Accelerator;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::evidence;
 use crate::machine::{Machine, Passed};
@@ -46,7 +48,7 @@ pub struct Qemu {
     nic_model: NicModel,
     nics: Mutex<Nics>,
     place: Option<Place>,
-    disks: usize,
+    disks: Vec<Disk>,
     cpu_started: OnceLock<Instant>,
     /// Somebody has told it to end.
     told_to_end: AtomicBool,
@@ -108,7 +110,11 @@ impl Qemu {
             &accelerator,
             &nics,
             options.place.as_ref(),
-            Passed {
+            &Passed {
+                clock: match &options.place {
+                    Some(Place::Restore(folder)) => Some(state::clock(folder)?),
+                    _ => None,
+                },
                 seed: seed.as_ref().map(AsRawFd::as_raw_fd),
                 tpm: tpm_far.as_ref().map(AsRawFd::as_raw_fd),
             },
@@ -159,7 +165,7 @@ impl Qemu {
             nic_model: machine.model_of_nics(),
             nics: Mutex::new(Nics { count, captures }),
             place: options.place,
-            disks: machine.disks().len(),
+            disks: machine.disks().to_vec(),
             cpu_started: OnceLock::new(),
             told_to_end: AtomicBool::new(false),
             killed: AtomicBool::new(false),
@@ -242,7 +248,7 @@ impl Qemu {
         match state::save(
             &self.qmp,
             folder,
-            self.disks,
+            self.disks.len(),
             self.cpu_started.get().copied(),
             timeout,
         )
@@ -338,10 +344,14 @@ impl Qemu {
         self.process.kill();
     }
 
-    /// Waits for an end of QEMU or of its TPM that nobody has asked for: one that comes before [`quit`](Self::quit) and [`kill`](Self::kill), and is
-    /// no success either, as that of a QEMU that was told `quit` over QMP is. It is for ever if there is none.
+    /// Waits for an end of the machine that nobody has asked for: of QEMU or of its TPM, before [`quit`](Self::quit) and
+    /// [`kill`](Self::kill), or of a disk that the host cannot read or write. A QEMU that was told `quit` over QMP has ended as asked. If
+    /// nothing of this happens, it never returns.
     ///
     /// Cancel safe.
+    ///
+    /// # Errors
+    /// It returns [`Error::Exited`], [`Error::TpmEnded`] or [`Error::DiskFailed`].
     pub async fn unexpected_end(&self) -> Error {
         let qemu = async {
             let status = self.process.wait().await;
@@ -351,6 +361,7 @@ impl Qemu {
         let error = tokio::select! {
             Some(error) = qemu => error,
             Some(error) = tpm => error,
+            Some(error) = disks::failed(&self.qmp, &self.disks) => error,
             else => return std::future::pending().await,
         };
         if self.told_to_end.load(Ordering::Relaxed) {

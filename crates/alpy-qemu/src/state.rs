@@ -64,12 +64,28 @@ impl Place {
 ///
 /// The times in captures are those of the guest's clock, which goes on where it was, from the moment when QEMU believes to begin. So it
 /// is told to have begun as much earlier. The guest's RTC is part of the state, and is not changed by this.
-pub(crate) fn clock(folder: &Path) -> String {
-    let ran = fs::read_to_string(folder.join(RAN)).unwrap_or_default();
-    let ran = Duration::from_micros(ran.trim().parse().unwrap_or_default());
-    let began = SystemTime::now() - ran;
-    let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    format!("base={}", date(began.as_secs()))
+///
+/// # Errors
+/// The folder does not say how long the machine had run.
+pub(crate) fn clock(folder: &Path) -> Result<String> {
+    let path = folder.join(RAN);
+    let ran = fs::read_to_string(&path).map_err(|source| Error::File {
+        what: "read",
+        path: path.clone(),
+        source,
+    })?;
+    let bad = || {
+        let path = path.display();
+        failed(
+            "load",
+            format!("{path} holds {ran:?}, not the microseconds that the machine had run"),
+        )
+    };
+    let ran = ran.strip_suffix('\n').and_then(|ran| ran.parse().ok());
+    let ran = Duration::from_micros(ran.ok_or_else(bad)?);
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    let began = began.and_then(|now| now.checked_sub(ran)).ok_or_else(bad)?;
+    Ok(format!("base={}", date(began.as_secs())))
 }
 
 /// Seconds since 1970 as `2026-11-24T15:37:57`.
@@ -332,13 +348,13 @@ pub fn fingerprint(
     let mut text = format!("alpy state 1\nqemu {}\n", contents.of(&program)?);
     if accelerator.name() == "kvm" {
         // What a CPU of the model `max` or `host` can do.
-        let host = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let host = of_host("/proc/cpuinfo")?;
         let host: String = host
             .lines()
             .take_while(|line| !line.is_empty())
             .filter(|line| !line.contains("MHz"))
             .collect();
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let kernel = of_host("/proc/sys/kernel/osrelease")?;
         let _ = writeln!(text, "host {} {kernel:?}", Checksum::of(host.as_bytes()));
     }
     let _ = writeln!(text, "machine {}", machine.shape(accelerator, nics));
@@ -364,6 +380,15 @@ pub fn fingerprint(
     }
     contents.keep(memory);
     Ok(text)
+}
+
+/// What the kernel says of the host.
+fn of_host(path: &str) -> Result<String> {
+    fs::read_to_string(path).map_err(|source| Error::File {
+        what: "read",
+        path: path.into(),
+        source,
+    })
 }
 
 /// What a qcow2 image begins with (QEMU's docs/interop/qcow2).
@@ -512,5 +537,33 @@ mod tests {
         ] {
             assert_eq!(date(seconds), expected);
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_known_is_an_error_that_names_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let ran = folder.path().join(RAN);
+        let error = clock(folder.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::File { path, .. } if *path == ran),
+            "{error}"
+        );
+        // Empty, cut off, no number, too large, and longer ago than 1970.
+        let bad = [
+            "",
+            "\n",
+            "1000",
+            "1s\n",
+            "-1\n",
+            "99999999999999999999\n",
+            "18446744073709551615\n",
+        ];
+        for text in bad {
+            fs::write(&ran, text).unwrap();
+            let error = clock(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(&ran.display().to_string()), "{text:?}: {error}");
+        }
+        fs::write(&ran, "1000000\n").unwrap();
+        assert!(clock(folder.path()).unwrap().starts_with("base=20"));
     }
 }

@@ -6,25 +6,33 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::{Error, Result};
+use crate::report::{self, Verdict};
 
 /// The name of the file whose lock says that a directory is in use.
 pub(crate) const LOCK: &str = ".lock";
+
+/// What the folders of attempts that did not pass are called, before their numbers, and how many are kept.
+const ATTEMPT: &str = "attempt";
+const ATTEMPTS: u32 = 5;
 
 /// How many runs of one test may be under way at once. Each has its own directory; past this there is a runaway.
 const SLOTS: usize = 1000;
 
 /// A directory that one run writes its evidence to, locked for as long as the run lasts.
 ///
-/// It is `<base>/<test>`, and what the run before left there is removed. While another run of the same test is under way,
+/// It is `<base>/<test>`, and what a passed run before left there is removed. One that did not pass stays, in `attempt1`, `attempt2` and so on
+/// below, until a run passes and another one follows; of these the last five are kept. While another run of the same test is under way,
 /// in this process or another one, it is `<base>/<test>.2`, `<test>.3` and so on. The base is what `ALPY_EVIDENCE` names,
 /// else `alpy` in cargo's target directory, else `target/alpy` below the working directory.
 #[derive(Debug)]
 pub struct Evidence {
     dir: PathBuf,
+    attempt: u32,
     _lock: Flock<File>,
 }
 
@@ -64,8 +72,12 @@ impl Evidence {
                 return Err(at(io::Error::other(reason)));
             }
             if let Some(lock) = try_lock(&dir.join(LOCK)).map_err(at)? {
-                empty(&dir).map_err(at)?;
-                return Ok(Self { dir, _lock: lock });
+                let attempt = prepare(&dir).map_err(at)?;
+                return Ok(Self {
+                    dir,
+                    attempt,
+                    _lock: lock,
+                });
             }
         }
         Err(Error::Evidence {
@@ -77,6 +89,11 @@ impl Evidence {
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Which attempt this run is, from 1: one more than the run before if that did not pass.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// The path of a file in it.
@@ -118,13 +135,46 @@ fn is_foreign(dir: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(dir)?.next().is_some() && !dir.join(LOCK).exists())
 }
 
-fn empty(dir: &Path) -> io::Result<()> {
+/// Prepares the directory for a new run, and returns which attempt it is.
+fn prepare(dir: &Path) -> io::Result<u32> {
+    let before = report::read_record(dir).ok();
+    let Some(before) = before.filter(|before| before.verdict != Verdict::Passed) else {
+        clear(dir, |_| true)?;
+        return Ok(1);
+    };
+    let number = before.attempt.max(1);
+    let oldest = number.saturating_sub(ATTEMPTS - 1);
+    let is_kept = |name: &str| {
+        let kept = name.strip_prefix(ATTEMPT).and_then(|kept| kept.parse().ok());
+        kept.is_some_and(|kept: u32| (oldest..before.attempt.max(1)).contains(&kept))
+    };
+    let kept = dir.join(format!("{ATTEMPT}{number}"));
+    // The folder of the run itself is for no one to see, and its guardian may be removing it.
+    clear(dir, |name| {
+        name.starts_with("alpy-") || name.starts_with(ATTEMPT) && !is_kept(name)
+    })?;
+    fs::create_dir(&kept)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
+        let name = entry.file_name();
+        let stays = name == LOCK || name.to_str().is_some_and(|name| name.starts_with(ATTEMPT));
+        if !stays {
+            fs::rename(entry.path(), kept.join(name))?;
+        }
+    }
+    Ok(number.saturating_add(1))
+}
+
+/// Removes all but the lock whose names are such.
+fn clear(dir: &Path, is_removed: impl Fn(&str) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK || !is_removed(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
         // Links are removed, never followed.
         let removed = match entry.file_type()?.is_dir() {
             true => fs::remove_dir_all(entry.path()),
-            false if entry.file_name() == LOCK => Ok(()),
             false => fs::remove_file(entry.path()),
         };
         // The guardian of a killed run may be at it too.
@@ -134,6 +184,18 @@ fn empty(dir: &Path) -> io::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// What the attempts of one call of a test runner have in common, so that a test that passes after it has failed is known to be flaky: the
+/// id of a run of nextest, which all its processes have, or one of this process.
+pub(crate) fn attempts_of() -> String {
+    static PROCESS: OnceLock<String> = OnceLock::new();
+    if let Some(run) = env::var("NEXTEST_RUN_ID").ok().filter(|run| !run.is_empty()) {
+        return format!("nextest {run}");
+    }
+    let random = || fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    let process = PROCESS.get_or_init(|| format!("process {} {}", std::process::id(), random().trim()));
+    process.clone()
 }
 
 fn base() -> PathBuf {
@@ -210,6 +272,67 @@ mod tests {
             .collect();
         assert_eq!(left, [LOCK]);
         assert!(outside.join("precious").exists());
+    }
+
+    /// Ends a run in the directory with this verdict.
+    fn end(evidence: Evidence, verdict: &str) {
+        let record = format!(
+            r#"{{"format": 1, "test": "t", "verdict": "{verdict}", "attempt": {}}}"#,
+            evidence.attempt()
+        );
+        fs::write(evidence.file("run.json"), record).unwrap();
+        fs::create_dir(evidence.file("alpy-1-0-x")).unwrap();
+        fs::create_dir(evidence.file("containers")).unwrap();
+        fs::write(evidence.file("containers/output"), evidence.attempt().to_string()).unwrap();
+    }
+
+    #[test]
+    fn keeps_each_attempt_that_did_not_pass_until_one_does() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("t");
+        let kept = || {
+            let names = fs::read_dir(&dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names.retain(|name| name != LOCK);
+            names
+        };
+        let next = || Evidence::create_in(base.path(), "t").unwrap();
+        end(next(), "failed");
+        let second = next();
+        assert_eq!((second.attempt(), kept()), (2, vec!["attempt1".to_owned()]));
+        // Killed, for example by nextest's time limit.
+        end(second, "under-way");
+        let third = next();
+        assert_eq!(third.attempt(), 3);
+        assert_eq!(kept(), ["attempt1", "attempt2"]);
+        for attempt in ["1", "2"] {
+            let output = dir.join(format!("attempt{attempt}/containers/output"));
+            assert_eq!(fs::read_to_string(output).unwrap(), attempt);
+        }
+        assert!(!dir.join("attempt1/alpy-1-0-x").exists());
+        end(third, "failed");
+        for attempt in 4..20 {
+            let evidence = next();
+            assert_eq!(evidence.attempt(), attempt);
+            end(evidence, "failed");
+        }
+        end(next(), "passed");
+        let first = (15..20).map(|attempt| format!("attempt{attempt}"));
+        let of_passed = kept();
+        assert!(
+            first.clone().all(|name| of_passed.contains(&name)),
+            "{of_passed:?}"
+        );
+        assert_eq!(
+            of_passed.iter().filter(|name| name.starts_with(ATTEMPT)).count(),
+            5
+        );
+        // The one after a passed run begins anew.
+        let again = next();
+        assert_eq!((again.attempt(), kept()), (1, Vec::new()));
     }
 
     #[test]

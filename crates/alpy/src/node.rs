@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Nodes and the applications in them.
 
-use std::path::{Path, PathBuf};
+mod sysctls;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alpy_docker::{Container, Engine, Running};
 use alpy_netns::{Gauge, Impairment, LinkInfo, LinkState, Loan, Request};
+use sysctls::sysctls;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
@@ -23,12 +26,6 @@ const END: Duration = Duration::from_secs(2);
 
 /// The names that all applications know of, as Docker has them. An application may add to them, for all of its node.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-
-/// Kernel parameters of each node's network namespace, whatever those of the host and of the engine are.
-const SYSCTLS: [(&str, &str); 1] = [
-    // A server on a port below 1024 needs no capability. Docker sets it by itself, Podman does not.
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-];
 
 /// A container that keeps the network namespace of a link alive.
 #[derive(Debug)]
@@ -49,20 +46,8 @@ impl Node {
         let name = format!("node{index}");
         let listener = run.images().listener(&name)?;
         let mut node = run.images().node(&run, &name, &listener)?;
-        for (name, value) in SYSCTLS {
+        for (name, value) in sysctls(link.has_ipv6(), run.engine().info().rootless) {
             node = node.sysctl(name, value);
-        }
-        if run.engine().info().rootless {
-            // ICMP echo sockets for the applications' default group. Other groups need not have a number in the engine's user namespace,
-            // and the kernel refuses those; with root, Docker and Podman set what they allow by themselves.
-            node = node.sysctl("net.ipv4.ping_group_range", "0 0");
-        }
-        // A kernel without IPv6 does not have them, and Docker's host is this one.
-        if Path::new("/proc/sys/net/ipv6").exists() {
-            let disable = if link.has_ipv6() { "0" } else { "1" };
-            for which in ["all", "default"] {
-                node = node.sysctl(format!("net.ipv6.conf.{which}.disable_ipv6"), disable);
-            }
         }
         let hosts = run.file(&format!("{name}.hosts"), HOSTS)?;
         let running = node.start(run.engine()).await?;

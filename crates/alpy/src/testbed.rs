@@ -3,6 +3,7 @@
 
 mod attended;
 mod builder;
+mod captures;
 mod changes;
 mod creation;
 mod dut;
@@ -11,14 +12,13 @@ mod wired;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
 use alpy_docker::Engine;
-use alpy_pcap::{Capture, Merge};
+use alpy_pcap::Capture;
 use alpy_qemu::{Qemu, Recipe};
 use alpy_qmp::Client;
 use futures_util::FutureExt;
@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 
 use attended::Attended;
 pub use builder::TestbedBuilder;
+use captures::Ended;
 pub use dut::Dut;
 use wired::{Far, NicOf, Wired};
 
@@ -39,7 +40,7 @@ use crate::growing::Growing;
 use crate::limits::Limits;
 use crate::node::Node;
 use crate::panics;
-use crate::report::{self, Recorder};
+use crate::report::Recorder;
 use crate::run::Run;
 use crate::skeleton;
 use crate::step;
@@ -314,6 +315,33 @@ impl Testbed {
         lost.into_iter().chain(stopped).collect()
     }
 
+    /// Says of each link how many frames its tap has dropped, if it has: they are not in the capture, and no guest has seen them.
+    fn dropped(&self) -> Vec<String> {
+        let of_link = |wired: &Wired| {
+            let Far::Node { counted, .. } = &wired.far else {
+                return None;
+            };
+            let (link, machine) = (wired.index, wired.nic.dut);
+            match counted.dropped() {
+                Ok(0) => None,
+                Ok(frames) => {
+                    if let Some(record) = self.recorder.lock().links.get_mut(link) {
+                        record.dropped = frames;
+                    }
+                    Some(format!(
+                        "link {link}: the tap dropped {frames} frames of node {link}, because machine {machine} did not take them and the \
+                         tap's queue was full; they are not in the capture"
+                    ))
+                }
+                Err(error) => Some(format!(
+                    "link {link}: how many frames its tap dropped is not known: {}",
+                    chain(&error)
+                )),
+            }
+        };
+        self.links.iter().filter_map(of_link).collect()
+    }
+
     /// Takes everything down, machines and nodes at the same time, whatever fails on the way. The steps, with the moments when they
     /// began, are shown among the frames.
     async fn tear_down(self, steps: &[(SystemTime, String)]) -> Vec<String> {
@@ -325,20 +353,28 @@ impl Testbed {
             recorder,
             ..
         } = self;
-        let (mut nodes, mut captures, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut nodes, mut captures) = (Vec::new(), Vec::new());
         for (index, wired) in links.into_iter().enumerate() {
             // QEMU alone has the taps now, so that a tap's carrier goes with it.
-            if let Far::Node { node, counted, .. } = wired.far {
-                nodes.push(*node);
-                counts.push((index, counted));
-            }
+            let counted = match wired.far {
+                Far::Node { node, counted, .. } => {
+                    nodes.push(*node);
+                    Some(counted)
+                }
+                Far::Nic(_) => None,
+            };
             // What was begun when its machine started has the machine's clock, and else one of its own.
             let clock = if wired.hot {
                 duts.len() + index
             } else {
                 wired.nic.dut
             };
-            captures.push((clock, wired.capture));
+            captures.extend(wired.capture.map(|capture| Ended {
+                link: index,
+                clock,
+                capture,
+                counted,
+            }));
         }
         let machines = join_all(duts.iter().map(Dut::end));
         let nodes = async {
@@ -355,14 +391,7 @@ impl Testbed {
         let nodes = step!(target: "alpy::node", "Remove nodes", nodes);
         let (machines, nodes) = tokio::join!(machines, nodes);
         let mut errors: Vec<_> = machines.into_iter().flatten().collect();
-        errors.extend(
-            counts
-                .iter()
-                .filter_map(|(link, counted)| counted.fault(captures[*link].1.as_ref()?)),
-        );
-        if let Err(error) = merge(&captures, steps, &recorder, &evidence.file(MERGED)) {
-            errors.push(format!("write {MERGED}: {}", chain(&error)));
-        }
+        errors.extend(captures::complete(captures, steps.to_vec(), recorder, evidence.file(MERGED)).await);
         let nodes = nodes.err().unwrap_or_default();
         errors.extend(
             nodes
@@ -378,38 +407,4 @@ impl AsRef<Dut> for Testbed {
     fn as_ref(&self) -> &Dut {
         self.dut(0)
     }
-}
-
-/// All captures in one file, each with the number of its clock. The record learns the difference of the clocks, and the marks.
-fn merge(
-    captures: &[(usize, Option<Capture>)],
-    steps: &[(SystemTime, String)],
-    recorder: &Recorder,
-    path: &Path,
-) -> std::result::Result<(), alpy_pcap::Error> {
-    let mut merge = Merge::new();
-    for (link, (clock, capture)) in captures.iter().enumerate() {
-        if let Some(capture) = capture {
-            merge.link_with_clock(*clock, format!("link{link}"), capture)?;
-        }
-    }
-    for (began, text) in steps {
-        merge.note(*began, text);
-    }
-    let mut clocks = merge.clocks().into_iter();
-    for (link, (_, capture)) in recorder.lock().links.iter_mut().zip(captures) {
-        let Some(capture) = capture else {
-            continue;
-        };
-        link.clock_ahead = clocks.next().map(|ahead| ahead as f64 / 1e9);
-        let marks = capture.marks();
-        link.marks = marks
-            .iter()
-            .map(|mark| report::Mark {
-                name: mark.name().to_owned(),
-                made: report::seconds(mark.made()),
-            })
-            .collect();
-    }
-    merge.write(path)
 }

@@ -314,3 +314,88 @@ async fn a_bad_value_is_refused_before_anything_is_touched() {
     assert!(matches!(error, Error::Link { index: 1, .. }), "{error}");
     assert!(source.contains("192.168.0.300/24"), "{source}");
 }
+
+/// What the host forwards and filters is no matter of the nodes. Root sets it both ways; others look at how it is.
+#[tokio::test]
+async fn a_node_does_not_inherit_the_hosts_settings() {
+    need!(docker, busybox);
+    let engine = Engine::connect().await.unwrap();
+    let image = busybox(&engine).await;
+    let is_root = nix::unistd::geteuid().is_root();
+    for value in ["1", "0"] {
+        let host = is_root.then(|| HostSettings::set(value));
+        let links = [
+            Link::new().address("192.0.2.1/24"),
+            Link::new().address("2001:db8::1/64"),
+        ];
+        let [ipv4, ipv6] = links;
+        let builder = Skeleton::builder("settings-of-host").engine(engine.clone());
+        let (skeleton, _taps) = builder.link(ipv4).link(ipv6).start().await.unwrap();
+        drop(host);
+        for (node, version, expected) in [
+            (
+                0,
+                "ipv4",
+                "forwarding=0 rp_filter=0 accept_redirects=1 proxy_arp=0 arp_ignore=0 ",
+            ),
+            (
+                1,
+                "ipv6",
+                "forwarding=0 accept_ra=1 accept_redirects=1 use_tempaddr=0 disable_ipv6=0 ",
+            ),
+        ] {
+            let names = expected.split('=').filter_map(|part| part.split(' ').next_back());
+            let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+            let script = format!(
+                "for of in all default eth0; do for name in {}; do read value < /proc/sys/net/{version}/conf/$of/$name; \
+                 echo -n $name=$value' '; done; echo; done",
+                names.join(" ")
+            );
+            let look = skeleton.nodes()[node].application("look", &image).unwrap();
+            let output = look.command(["sh", "-c", &script]).run(&engine).await.unwrap();
+            let output = output.success().unwrap();
+            assert_eq!(
+                output.stdout_text(),
+                format!("{expected}\n").repeat(3),
+                "with {value} on the host"
+            );
+        }
+        skeleton.close().await.unwrap();
+    }
+}
+
+/// Settings of the host, which are as they were when this is dropped.
+struct HostSettings(Vec<(String, String)>);
+
+impl HostSettings {
+    fn set(value: &str) -> Self {
+        let of = |which: &str, name: &str| format!("/proc/sys/net/ipv4/conf/{which}/{name}");
+        let mut before = Vec::new();
+        // The kernel sets the second together with the first one.
+        for name in [
+            "forwarding",
+            "accept_redirects",
+            "rp_filter",
+            "proxy_arp",
+            "arp_ignore",
+        ] {
+            for which in ["all", "default"] {
+                let path = of(which, name);
+                before.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+        let settings = Self(before);
+        for (path, _) in &settings.0 {
+            std::fs::write(path, value).unwrap();
+        }
+        settings
+    }
+}
+
+impl Drop for HostSettings {
+    fn drop(&mut self) {
+        for (path, value) in &self.0 {
+            let _ = std::fs::write(path, value);
+        }
+    }
+}

@@ -23,7 +23,7 @@ a { color: var(--link); } .weak { color: var(--weak); font-size: .9em; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid var(--line); }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.passed { color: var(--good); } .failed { color: var(--bad); font-weight: 600; } .unjudged { font-weight: 600; }
+.passed { color: var(--good); } .failed, .flaky { color: var(--bad); font-weight: 600; } .unjudged { font-weight: 600; }
 pre { margin: 0; white-space: pre-wrap; font: 12.5px/1.4 ui-monospace, monospace; }
 @media (max-width: 700px) {
   body { padding: 8px 12px; } thead { display: none; }
@@ -44,6 +44,10 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
         unjudged,
         skipped,
     } = Counts::of_cases(all.iter().map(|entry| entry.case));
+    let flaky = match all.iter().filter(|entry| entry.is_flaky()).count() {
+        0 => String::new(),
+        flaky => format!(" (<span class=\"flaky\">{flaky} flaky</span>)"),
+    };
     let mark = if failed == 0 { "✓" } else { "✗" };
     let class = if failed == 0 { "passed" } else { "failed" };
     let failed = failed - unjudged;
@@ -55,7 +59,7 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{mark} {passed} passed, {failed} failed</title>\n\
-         <style>{STYLE}</style></head><body>\n<h1><span class=\"{class}\">{passed} passed, {failed} failed</span>{overloaded}, {skipped} skipped</h1>\n\
+         <style>{STYLE}</style></head><body>\n<h1><span class=\"{class}\">{passed} passed, {failed} failed</span>{overloaded}{flaky}, {skipped} skipped</h1>\n\
          <p class=\"weak\">For programs: <a href=\"junit.xml\">junit.xml</a></p>\n"
     );
     for (name, outcomes) in suites {
@@ -65,8 +69,8 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
             Text(name)
         );
         let mut shown: Vec<_> = entries(outcomes).filter(is_shown).collect();
-        // What failed first, else in the order in which they ran.
-        shown.sort_by_key(|entry| !entry.case.verdict.is_failure());
+        // What failed first, then what is flaky, else in the order in which they ran.
+        shown.sort_by_key(|entry| (!entry.case.verdict.is_failure(), !entry.is_flaky()));
         for entry in &shown {
             row(&mut page, folder, entry);
         }
@@ -89,6 +93,7 @@ fn is_shown(entry: &Entry<'_>) -> bool {
     let has_report = |folder: &PathBuf| folder.join(REPORT).is_file();
     match entry.case.verdict {
         CaseVerdict::Ignored => false,
+        CaseVerdict::Passed if entry.is_flaky() => true,
         CaseVerdict::Passed => entry.outcome.test.rabbit || entry.case.evidence.iter().any(has_report),
         _ => true,
     }
@@ -102,6 +107,7 @@ fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
         false => (of, &entry.case.name),
     };
     let class = match entry.case.verdict {
+        CaseVerdict::Passed if entry.is_flaky() => "flaky",
         CaseVerdict::Passed => "passed",
         CaseVerdict::Failed | CaseVerdict::TimedOut => "failed",
         CaseVerdict::Unjudged => "unjudged",
@@ -111,7 +117,7 @@ fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
         page,
         "<tr><td>{of}{}</td><td class=\"{class}\">{}</td><td class=\"number\">{:.1}</td><td class=\"why\">",
         Text(name),
-        entry.case.verdict.word(),
+        entry.word(),
         entry.case.seconds
     );
     let why = entry.why();
@@ -120,7 +126,7 @@ fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
         let more = if shown.len() < why.len() { " ..." } else { "" };
         let _ = write!(page, "<pre>{}{more}</pre>", Text(&shown));
     }
-    for evidence in &entry.case.evidence {
+    for evidence in entry.evidence() {
         let (name, target) = match evidence.join(REPORT).is_file() {
             true => ("report", evidence.join(REPORT)),
             false => ("evidence", evidence.clone()),
@@ -175,6 +181,21 @@ mod tests {
             "<pre>left is &quot;right&quot;</pre>",
             "<pre>this test needs qemu</pre>",
             "and 1 tests of crates that passed",
+        ] {
+            assert!(page.contains(part), "{part} is missing: {page}");
+        }
+    }
+
+    #[test]
+    fn says_flaky_and_leads_to_each_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcomes = super::super::tests::flaky(folder.path());
+        let page = page(folder.path(), &[("tests".to_owned(), &outcomes)]);
+        for part in [
+            "1 passed, 0 failed</span> (<span class=\"flaky\">1 flaky</span>)",
+            "<td class=\"flaky\">flaky</td>",
+            "<pre>attempt2: no &lt;answer&gt;</pre>",
+            "<a href=\"./wavering/attempt2\">evidence</a>",
         ] {
             assert!(page.contains(part), "{part} is missing: {page}");
         }

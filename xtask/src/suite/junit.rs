@@ -33,8 +33,15 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
                 CaseVerdict::Unjudged => "error",
                 _ => "failure",
             };
-            let why = Text(entry.why().lines().next().unwrap_or_default());
+            let whole = entry.why();
+            let why = Text(whole.lines().next().unwrap_or_default());
             let _ = match verdict {
+                // As nextest and Maven's Surefire write it.
+                CaseVerdict::Passed if entry.is_flaky() => write!(
+                    xml,
+                    "<flakyFailure message=\"{why}\" type=\"flaky\">{}</flakyFailure>",
+                    Text(&whole)
+                ),
                 CaseVerdict::Passed => Ok(()),
                 CaseVerdict::Skipped | CaseVerdict::Ignored => write!(xml, "<skipped message=\"{why}\"/>"),
                 _ if xml.len() > MOST => {
@@ -45,13 +52,13 @@ pub(super) fn xml(suites: &[Suite<'_>]) -> String {
                     xml,
                     "<{element} message=\"{why}\" type=\"{}\">{}\n\n{}</{element}>",
                     verdict.word(),
-                    Text(entry.why()),
+                    Text(&whole),
                     Text(&entry.case.output)
                 ),
             };
             if !entry.case.evidence.is_empty() {
                 xml.push_str("<system-out>");
-                for folder in &entry.case.evidence {
+                for folder in entry.evidence() {
                     let _ = writeln!(xml, "evidence: {}", Text(&folder.display().to_string()));
                 }
                 xml.push_str("</system-out>");
@@ -95,6 +102,21 @@ mod tests {
             xml.contains(r#"type="cannot be judged">saw &lt;b&gt;"#) && xml.contains("</error>"),
             "{xml}"
         );
+    }
+
+    #[test]
+    fn says_flaky_and_where_each_attempt_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcomes = super::super::tests::flaky(folder.path());
+        let xml = xml(&[("rabbit tests".to_owned(), &outcomes)]);
+        let evidence = folder.path().join("wavering").display().to_string();
+        for part in [
+            "failures=\"0\"",
+            "<flakyFailure message=\"attempt2: no &lt;answer&gt;\" type=\"flaky\">attempt2: no &lt;answer&gt;</flakyFailure>",
+            &format!("evidence: {evidence}\nevidence: {evidence}/attempt2\n"),
+        ] {
+            assert!(xml.contains(part), "{part} is missing: {xml}");
+        }
     }
 
     #[test]

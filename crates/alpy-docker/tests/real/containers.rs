@@ -531,3 +531,75 @@ async fn tells_of_the_end() {
     })
     .await;
 }
+
+/// An engine keeps the stream open until the end, whatever the container does with its own output.
+#[tokio::test]
+async fn output_is_complete_though_the_container_closes_it() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let command = ["sh", "-c", "echo said; exec >&- 2>&-; sleep 1"];
+        let output = scene.container(command).run(&scene.engine).await.unwrap();
+        let output = output.success().unwrap();
+        assert_eq!(&*output.stdout_text(), "said\n");
+    })
+    .await;
+}
+
+/// More than is kept: the output says so, of a container and of a command in one.
+#[tokio::test]
+async fn output_is_bounded_and_says_so() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        // Two lines alone: the engine's own log takes each line by itself.
+        let command = ["sh", "-c", "head -c 40000000 /dev/zero; echo; echo last"];
+        const LATE: Duration = Duration::from_secs(120);
+        let node = scene.container(["cat"]).stdin();
+        let node = node.start(&scene.engine).await.unwrap();
+        let of_container = scene.container(command).time_limit(LATE).run(&scene.engine);
+        for output in [of_container.await, node.exec(command, LATE).await] {
+            let output = output.unwrap();
+            assert!(output.stdout.len() < 34 << 20, "{}", output.stdout.len());
+            assert!(output.stdout.ends_with(b"\0\nlast\n"));
+            let text = output.success().unwrap_err().to_string();
+            assert!(text.contains("bytes are gone"), "{text}");
+        }
+        node.remove().await.unwrap();
+    })
+    .await;
+}
+
+/// The image has a HEALTHCHECK, the client's configuration has proxies, and the engine has its own limit of open files: none of them
+/// reaches the container.
+#[tokio::test]
+async fn neither_the_image_nor_the_client_nor_the_engine_adds_anything() {
+    need!(docker, busybox);
+    scene(async |scene| {
+        let made = scene.made_image();
+        let file = format!(
+            "FROM {}\nHEALTHCHECK --interval=1s CMD [\"false\"]\n",
+            scene.image
+        );
+        let context = alpy_docker::Archive::new()
+            .file("Dockerfile", 0o644, file.as_bytes())
+            .unwrap()
+            .finish();
+        scene.engine.build_image(&made, context).await.unwrap();
+        let healthy = docker(&["image", "inspect", "--format", "{{.Config.Healthcheck}}", &made]);
+        assert!(
+            healthy.contains("false"),
+            "the image has a HEALTHCHECK: {healthy}"
+        );
+        let container = Container::new(&made)
+            .label("alpy.run", &scene.unique)
+            .command(["sh", "-c", "ulimit -Sn; env | grep -ic proxy; cat"])
+            .stdin();
+        let running = container.start(&scene.engine).await.unwrap();
+        running.wait_output("\n0\n", SOON).await.unwrap();
+        assert!(running.stdout().starts_with(b"1024\n"), "{:?}", running.stdout());
+        let format = "{{json .State.Health}} {{json .Config.Env}}";
+        let state = docker(&["inspect", "--format", format, running.id()]);
+        assert_eq!(state.trim(), r#"null ["PATH=/bin"]"#);
+        running.remove().await.unwrap();
+    })
+    .await;
+}

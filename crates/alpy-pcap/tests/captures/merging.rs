@@ -215,3 +215,22 @@ fn a_file_that_cannot_be_written_is_an_error_with_its_path() {
     assert!(matches!(error, Error::Write { .. }));
     assert!(error.to_string().contains("nowhere/links.pcapng"), "{error}");
 }
+
+#[test]
+fn counts_frames_and_gives_up_at_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("many");
+    let frame = &zoo()[0];
+    let file = (0..2000).fold(File::new(), |file, micros| file.frame(100, micros, frame));
+    std::fs::write(&path, file.bytes).unwrap();
+    let many = Capture::open(&path).unwrap();
+    let mut merge = Merge::new();
+    merge.link("a", &many).unwrap();
+    merge.link("b", &capture(dir.path(), "few", &[1, 2])).unwrap();
+    assert_eq!(merge.frames(), [2000, 2]);
+    let mut merge = merge.deadline(std::time::Instant::now());
+    let error = merge.write(dir.path().join("merged")).unwrap_err();
+    assert!(matches!(error, Error::Late { frames: 1024, .. }), "{error:?}");
+    let error = merge.link("c", &many).unwrap_err();
+    assert!(matches!(error, Error::Late { .. }), "{error:?}");
+}

@@ -8,6 +8,7 @@
 
 mod captures;
 mod ends;
+mod full_disk;
 mod guest;
 mod life;
 mod media;

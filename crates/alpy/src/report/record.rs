@@ -11,7 +11,7 @@ use alpy_netns::MacAddr;
 use alpy_qemu::ProcessorTime;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::check_name;
+use crate::evidence::{attempts_of, check_name};
 use crate::failure::Failure;
 use crate::link::AnyLink;
 use crate::run::Run;
@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) test: String,
     pub(crate) description: Option<String>,
     pub(crate) verdict: Verdict,
+    /// Which attempt it is, from 1, and of what: attempts of one call of a test runner have the same.
+    pub(crate) attempt: u32,
+    pub(crate) attempts_of: Option<String>,
     /// Of alpy.
     pub(crate) version: String,
     /// Of the process that runs it.
@@ -242,6 +245,8 @@ pub(crate) struct Link {
     pub(crate) hot: bool,
     /// By how many seconds the real time is ahead of that of the packets.
     pub(crate) clock_ahead: Option<f64>,
+    /// How many frames of the node the tap has dropped, because the machine did not take them.
+    pub(crate) dropped: u64,
     pub(crate) marks: Vec<Mark>,
 }
 
@@ -289,12 +294,14 @@ pub(crate) struct Recorder(Mutex<Record>);
 
 impl Recorder {
     /// Of a run that begins.
-    pub(crate) fn begin(test: &str, description: Option<&str>, deadline: Duration) -> Self {
+    pub(crate) fn begin(test: &str, description: Option<&str>, deadline: Duration, attempt: u32) -> Self {
         Self(Mutex::new(Record {
             format: FORMAT,
             test: test.to_owned(),
             description: description.map(str::to_owned),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            attempt,
+            attempts_of: Some(attempts_of()),
             pid: Some(std::process::id()),
             began: seconds(SystemTime::now()),
             deadline: deadline.as_secs_f64(),

@@ -229,7 +229,12 @@ impl TestbedBuilder {
         let schedules = Schedules::default();
         let (steps, teardown) = (Steps::beside(schedules.clone()), Steps::beside(schedules.clone()));
         let (steps, teardown) = (Arc::new(steps), Arc::new(teardown));
-        let recorder = Recorder::begin(&test, self.description.as_deref(), self.deadline);
+        let recorder = Recorder::begin(
+            &test,
+            self.description.as_deref(),
+            self.deadline,
+            evidence.attempt(),
+        );
         let recorder = Arc::new(recorder);
         // Until this is dropped, at the end, a signal does not end the process.
         let interrupts = match Interrupts::hold() {
@@ -349,10 +354,16 @@ impl TestbedBuilder {
             if result.is_ok() { "success" } else { "failure" }
         );
         let machines = bed.duts().iter().map(Dut::words).collect();
-        let findings = match result {
+        // As long as QEMU runs.
+        let dropped = bed.dropped();
+        for line in &dropped {
+            warn!(target: "alpy::testbed", "{line}");
+        }
+        let mut findings = match result {
             Ok(_) | Err(Cause::Lost(_) | Cause::Interrupt(_)) => Vec::new(),
             Err(_) => bed.look_around().await,
         };
+        findings.extend(dropped);
         if pause.holds(result.is_err()) && !matches!(result, Err(Cause::Interrupt(_))) {
             let why = match &result {
                 Ok(_) => format!("test {} passed (ALPY_PAUSE)", self.test),

@@ -55,6 +55,13 @@ pub(super) fn link_part(
         words.extend(end.mac.clone());
         let _ = writeln!(page, "<p class=\"small\">{}</p>", text(&words.join(" · ")));
     }
+    if link.dropped > 0 {
+        let _ = writeln!(
+            page,
+            "<p class=\"note\">The tap dropped {} more frames: the machine did not take them, and the tap's queue was full.</p>",
+            link.dropped
+        );
+    }
     for note in &summary.notes {
         let _ = writeln!(page, "<p class=\"note\">{}</p>", text(note));
     }
