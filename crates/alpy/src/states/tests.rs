@@ -234,7 +234,7 @@ async fn what_is_not_finished_is_no_state() {
 
 #[test]
 fn obeys_the_environment() {
-    let states = |set: &'static [(&str, &str)]| {
+    let states = |set: &[(&str, &str)]| {
         SavedStates::from(|name| {
             let value = set.iter().find(|(variable, _)| *variable == name)?.1;
             Some(value.into())
@@ -244,7 +244,7 @@ fn obeys_the_environment() {
     let home = home.path().to_str().unwrap();
     let off = states(&[("ALPY_SAVED_STATES", "off"), ("HOME", home)]).unwrap();
     assert_eq!(off.open().unwrap_err(), "ALPY_SAVED_STATES=off");
-    let place = |set| states(set).unwrap().place.unwrap();
+    let place = |set: &[(&str, &str)]| states(set).unwrap().place.unwrap();
     assert_eq!(
         place(&[("HOME", home)]),
         Path::new(home).join(".cache/alpy/states")
