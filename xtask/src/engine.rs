@@ -62,7 +62,7 @@ impl Engine {
 
 /// The programs that a private engine of this user needs.
 pub fn programs() -> Vec<Need> {
-    let mut needs = vec![("dockerd", "docker.io")];
+    let mut needs = vec![("dockerd", "docker.io", ENGINE)];
     if !nix::unistd::geteuid().is_root() {
         needs.extend(ROOTLESS);
     }
@@ -70,4 +70,9 @@ pub fn programs() -> Vec<Need> {
 }
 
 /// What a private engine of an ordinary user needs besides.
-pub const ROOTLESS: [Need; 2] = [("rootlesskit", "rootlesskit"), ("newuidmap", "uidmap")];
+pub const ROOTLESS: [Need; 2] = [
+    ("rootlesskit", "rootlesskit", "a container engine without root"),
+    ("newuidmap", "uidmap", "a container engine without root"),
+];
+
+const ENGINE: &str = "a private container engine, as none answers";

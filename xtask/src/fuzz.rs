@@ -156,7 +156,7 @@ impl Fuzzer {
                 "rustup is missing, by which a nightly toolchain lives beside another: https://rustup.rs",
             ));
         }
-        needs::ensure(&[("c++", "g++")])?;
+        needs::ensure(&[("c++", "g++", "the build of the fuzzers")])?;
         let root = workspace.root.clone();
         let ask = |program: &str, arguments: &[&str]| {
             let output = process::output(nightly(&root, program, arguments), Kind::Group)?;

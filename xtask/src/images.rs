@@ -38,6 +38,7 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::needs::Need;
 use crate::process::{self, Kind, command, output};
 use packages::System;
 use recipe::{Recipe, Recipes};
@@ -48,15 +49,17 @@ pub use manifest::{Container, Manifest};
 /// The link to the folder with the images that were built last.
 pub const CURRENT: &str = "current";
 
-/// Programs that a build needs, with the package of Debian that has each.
-pub const PROGRAMS: &[(&str, &str)] = &[
-    ("apt-get", "apt"),
-    ("dpkg-deb", "dpkg"),
-    ("gzip", "gzip"),
-    ("sha256sum", "coreutils"),
-    ("xz", "xz-utils"),
-    ("zstd", "zstd"),
+/// Programs that a build needs.
+pub const PROGRAMS: &[Need] = &[
+    ("apt-get", "apt", BUILD),
+    ("dpkg-deb", "dpkg", BUILD),
+    ("gzip", "gzip", BUILD),
+    ("sha256sum", "coreutils", BUILD),
+    ("xz", "xz-utils", BUILD),
+    ("zstd", "zstd", BUILD),
 ];
+
+const BUILD: &str = "the build of the images";
 
 /// The sources of this builder: a change to them is a reason to build again.
 const BUILDER: &[&str] = &[

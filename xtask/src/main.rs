@@ -70,6 +70,12 @@ fn dispatch(mut arguments: Vec<String>) -> Result<ExitCode> {
         return Err(stop::before_start(format!("no task given\n\n{HELP}")));
     }
     let task = arguments.remove(0);
+    if let Some(folder) = std::env::var_os("TMPDIR").filter(|folder| !std::path::Path::new(folder).is_dir()) {
+        let folder = folder.to_string_lossy();
+        return Err(stop::before_start(format!(
+            "TMPDIR={folder} is not a directory; remedy: create it, or unset TMPDIR"
+        )));
+    }
     process::handle_signals()?;
     match task.as_str() {
         "rabbit-tests" => rabbit_tests::main(arguments),

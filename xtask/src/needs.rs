@@ -8,57 +8,84 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::process::{self, Kind};
-use crate::stop;
+use crate::stop::{self, Stop};
 
-/// A program, or the path of a file, and the Debian package that has it.
-pub type Need = (&'static str, &'static str);
+/// A program, or the path of a file; the Debian package that has it; and what it is for.
+pub type Need = (&'static str, &'static str, &'static str);
+
+const MACHINES: &str = "the machines of the tests";
+const UEFI: &str = "machines that boot by UEFI";
+const DISKS: &str = "tests of disks";
+const NETWORK: &str = "tests of taps, links and captures";
+const CONTAINERS: &str = "tests of containers";
+const ACCOUNTS: &str = "the users who run the tests again";
 
 /// For the rabbit tests. The images and the engine have lists of their own.
 pub const RABBIT_TESTS: &[Need] = &[
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("qemu-system-x86_64", "qemu-system-x86", MACHINES),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", UEFI),
 ];
 
 /// For the tests of the crates, which ask independent tools whether alpy is right.
 pub const CRATE_TESTS: &[Need] = &[
     // In the one or the other, depending on the version of Debian.
-    ("qemu-storage-daemon", "qemu-system-common"),
-    ("qemu-storage-daemon", "qemu-utils"),
-    ("qemu-img", "qemu-utils"),
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
-    ("/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "ovmf"),
-    ("ip", "iproute2"),
-    ("cpio", "cpio"),
-    ("docker", "docker.io"),
-    ("docker", "docker-cli"),
-    ("tcpdump", "tcpdump"),
-    ("busybox", "busybox-static"),
-    ("unshare", "util-linux"),
-    ("partx", "util-linux"),
-    ("blkid", "util-linux"),
-    ("isoinfo", "genisoimage"),
-    ("swtpm", "swtpm"),
+    ("qemu-storage-daemon", "qemu-system-common", "tests of QMP"),
+    ("qemu-storage-daemon", "qemu-utils", "tests of QMP"),
+    ("qemu-img", "qemu-utils", DISKS),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf", UEFI),
+    ("/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "ovmf", UEFI),
+    ("ip", "iproute2", NETWORK),
+    ("cpio", "cpio", "tests of the images"),
+    ("docker", "docker.io", CONTAINERS),
+    ("docker", "docker-cli", CONTAINERS),
+    ("tcpdump", "tcpdump", NETWORK),
+    ("busybox", "busybox-static", CONTAINERS),
+    ("unshare", "util-linux", NETWORK),
+    ("partx", "util-linux", DISKS),
+    ("blkid", "util-linux", DISKS),
+    ("isoinfo", "genisoimage", "tests of CD images"),
+    ("swtpm", "swtpm", "machines with a TPM"),
 ];
 
 /// A browser, for the tests that look at reports with one. It is large, and where it is missing these tests say so and are skipped: it is
 /// needed where a skip is a failure, as in CI.
-const BROWSER: &[Need] = &[("chromium", "chromium")];
+const BROWSER: &[Need] = &[("chromium", "chromium", "tests of reports")];
 
 /// For users to be made, as root, who run the tests again.
 pub const USERS: &[Need] = &[
-    ("useradd", "passwd"),
-    ("usermod", "passwd"),
-    ("userdel", "passwd"),
-    ("groupadd", "passwd"),
-    ("groupdel", "passwd"),
+    ("useradd", "passwd", ACCOUNTS),
+    ("usermod", "passwd", ACCOUNTS),
+    ("userdel", "passwd", ACCOUNTS),
+    ("groupadd", "passwd", ACCOUNTS),
+    ("groupdel", "passwd", ACCOUNTS),
 ];
 
 /// What the tests of the crates need, and a browser if they are to skip nothing.
 pub fn crate_tests() -> Vec<Need> {
-    let all = std::env::var_os("ALPY_REQUIRE").is_some_and(|value| value == "all");
-    match all && alpy_need::has_chromium_package() {
+    match skips_fail() && alpy_need::has_chromium_package() {
         true => [CRATE_TESTS, BROWSER].concat(),
         false => CRATE_TESTS.to_vec(),
+    }
+}
+
+/// Whether a test that cannot run here is one that fails.
+pub fn skips_fail() -> bool {
+    std::env::var_os("ALPY_REQUIRE").is_some_and(|value| value == "all")
+}
+
+/// Makes all these preparations, and ends with what the caller has to do for any of them: one answer, not one after the other.
+pub fn together(preparations: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let mut tasks = Vec::new();
+    for prepared in preparations {
+        match prepared {
+            Ok(()) => {}
+            Err(error) if error.is::<Stop>() => tasks.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    match tasks.is_empty() {
+        true => Ok(()),
+        false => Err(stop::before_start(tasks.join("\n"))),
     }
 }
 
@@ -68,16 +95,9 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    let names = offered(&packages).join(" ");
-    if !nix::unistd::geteuid().is_root() {
-        return Err(stop::before_start(format!(
-            "programs are missing; to install them:\n    sudo apt-get install --no-install-recommends {names}"
-        )));
-    }
-    if process::find("apt-get").is_none() {
-        return Err(stop::before_start(format!(
-            "apt-get is missing; install what these Debian packages have: {names}"
-        )));
+    if process::find("apt-get").is_none() || !nix::unistd::geteuid().is_root() {
+        let words = words(needs, &offered(&packages));
+        return Err(stop::before_start(words));
     }
     // apt locks its lists, and gives up at once where they are locked: one xtask at a time.
     let folder = File::open("/var/lib/apt").context("open /var/lib/apt")?;
@@ -87,6 +107,7 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
+    eprintln!("xtask: {}", words(needs, &offered(&packages)));
     eprintln!("xtask: install {}...", packages.join(" "));
     install(&packages)?;
     eprintln!("xtask: install {}... done", packages.join(" "));
@@ -108,9 +129,28 @@ pub fn missing(needs: &[Need]) -> Vec<&'static str> {
     })
 }
 
+/// Which packages are missing, what each is for, and how to install them all.
+fn words(needs: &[Need], packages: &[&str]) -> String {
+    let mut words = "programs are missing; to install these Debian packages:\n    ".to_owned();
+    words += &format!(
+        "sudo apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
+    for package in packages {
+        let mut purposes: Vec<&str> = needs
+            .iter()
+            .filter(|(_, of, _)| of == package)
+            .map(|(.., purpose)| *purpose)
+            .collect();
+        purposes.dedup();
+        words += &format!("\n    {package}: {}", purposes.join(", "));
+    }
+    words
+}
+
 fn missing_where(needs: &[Need], installed: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages = Vec::new();
-    for &(program, package) in needs {
+    for &(program, package, _) in needs {
         if !installed(program) && !packages.contains(&package) {
             packages.push(package);
         }
@@ -191,9 +231,30 @@ mod tests {
 
     #[test]
     fn asks_for_each_missing_package_once() {
-        let needs = [("a", "pack"), ("b", "pack"), ("c", "other"), ("d", "there")];
+        let needs = [
+            ("a", "pack", "one"),
+            ("b", "pack", "two"),
+            ("c", "other", "three"),
+            ("d", "there", "four"),
+        ];
         assert_eq!(missing_where(&needs, |program| program == "d"), ["pack", "other"]);
         assert!(missing_where(&needs, |_| true).is_empty());
+        assert_eq!(
+            words(&needs, &["pack", "other"]),
+            "programs are missing; to install these Debian packages:\n    \
+             sudo apt-get install --no-install-recommends pack other\n    pack: one, two\n    other: three"
+        );
+    }
+
+    #[test]
+    fn asks_for_all_at_once() {
+        let stop = |words: &str| Err(stop::before_start(words));
+        together([Ok(()), Ok(())]).unwrap();
+        let error = together([stop("programs"), Ok(()), stop("a device")]).unwrap_err();
+        assert_eq!(error.to_string(), "programs\na device");
+        assert_eq!(error.downcast_ref::<Stop>().unwrap().status, 2);
+        let other = together([stop("programs"), Err(anyhow::anyhow!("broken"))]).unwrap_err();
+        assert_eq!(other.to_string(), "broken");
     }
 
     #[test]

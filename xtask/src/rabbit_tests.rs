@@ -146,8 +146,7 @@ fn with_tests<T>(
 pub fn ensure(mut needed: Vec<needs::Need>, target: &Path) -> Result<Engine> {
     match engine::discover()? {
         Some(engine) => {
-            needs::ensure(&needed)?;
-            tun::ensure(engine.rootless)?;
+            needs::together([needs::ensure(&needed), tun::ensure(engine.rootless)])?;
             Ok(engine)
         }
         None => {
@@ -166,12 +165,9 @@ pub fn ensure_private(mut needed: Vec<needs::Need>, target: &Path) -> Result<Eng
 
 fn prepare_private(needed: &mut Vec<needs::Need>) -> Result<()> {
     needed.extend(engine::programs());
-    needs::ensure(needed)?;
     let rootless = !nix::unistd::geteuid().is_root();
-    if rootless {
-        subids::ensure()?;
-    }
-    tun::ensure(rootless)
+    let ids = if rootless { subids::ensure() } else { Ok(()) };
+    needs::together([needs::ensure(needed), ids, tun::ensure(rootless)])
 }
 
 /// Builds the images, or finds them built.

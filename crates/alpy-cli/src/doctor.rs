@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `alpy doctor`.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,13 @@ pub async fn run(output: &Output) -> Result<ExitCode> {
             "install QEMU first".to_owned(),
         )),
     };
+    let shared = match &engine {
+        Ok(engine) => progress("ask for shared folders", shared(engine)).await,
+        Err(_) => Err((
+            "not tried without an engine".to_owned(),
+            "start an engine first".to_owned(),
+        )),
+    };
     let engine = engine
         .map(|engine| engine_words(&engine))
         .map_err(|error| no_engine(&error));
@@ -56,6 +64,7 @@ pub async fn run(output: &Output) -> Result<ExitCode> {
         required("QEMU", emulator),
         optional("accelerator", accelerator),
         required("container engine", engine),
+        required("shared folders", shared),
         required("/dev/net/tun", tun(rootless)),
         optional(
             "docker command",
@@ -177,17 +186,46 @@ async fn accelerator() -> Found {
     }
 }
 
+/// The engine has to see the files of this process: the folder of sources and evidence, and that of temporary files.
+async fn shared(engine: &Engine) -> Found {
+    let mut folders = vec![env::temp_dir()];
+    folders.extend(env::current_dir());
+    folders.extend(
+        env::var_os("ALPY_EVIDENCE")
+            .map(PathBuf::from)
+            .filter(|folder| folder.is_dir()),
+    );
+    for folder in &folders {
+        // What is there for one of them need not be there for the other, though it has the same name.
+        let probe = tempfile::tempdir_in(folder);
+        let folder = probe.as_ref().map_or(folder.as_path(), tempfile::TempDir::path);
+        engine.check_shares(folder).await.map_err(|error| split(&error))?;
+    }
+    let names: Vec<String> = folders
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect();
+    Ok(names.join(", "))
+}
+
+/// What an error found, and its remedy.
+fn split(error: &docker::Error) -> (String, String) {
+    let text = error.to_string();
+    match text.split_once("; remedy: ") {
+        Some((found, remedy)) => (found.to_owned(), remedy.to_owned()),
+        None => (text, "see the error".to_owned()),
+    }
+}
+
 /// What is wrong with the engine, and the remedy.
 fn no_engine(error: &docker::Error) -> (String, String) {
     const INSTALL: &str = "sudo apt-get install docker.io, and become one of the group `docker`; or a rootless engine; or \
                            DOCKER_HOST, should there be one elsewhere";
-    let text = error.to_string();
-    let (found, remedy) = text.split_once("; remedy: ").unwrap_or((&text, INSTALL));
-    let remedy = match error {
-        docker::Error::NoEngine(why) if !why.is_choice() => INSTALL,
-        _ => remedy,
-    };
-    (found.to_owned(), remedy.to_owned())
+    let (found, remedy) = split(error);
+    match error {
+        docker::Error::NoEngine(why) if !why.is_choice() => (found, INSTALL.to_owned()),
+        _ => (found, remedy),
+    }
 }
 
 fn engine_words(engine: &Engine) -> String {

@@ -41,7 +41,27 @@ pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
         Err(Error::Refused { reason, .. }) if reason.contains("already in use") => Err(Error::NameTaken {
             name: name.clone().unwrap_or_default(),
         }),
-        Err(error) => Err(error),
+        Err(error) => Err(hidden(spec, error)),
+    }
+}
+
+/// The error, as [`Error::NotShared`] if the engine does not see a bind's source that is there for this process.
+pub(crate) fn hidden(spec: &Container, error: Error) -> Error {
+    let (Error::Refused { reason, .. } | Error::StartFailed { reason, .. }) = &error else {
+        return error;
+    };
+    let says = reason.to_lowercase();
+    let unseen = ["does not exist", "no such file", "permission denied"]
+        .iter()
+        .any(|words| says.contains(words));
+    let named = |source: &Path| source.to_str().is_some_and(|source| reason.contains(source));
+    let mut sources = spec.binds.iter().map(|bind| &bind.source);
+    match sources.find(|source| unseen && named(source) && source.exists()) {
+        Some(path) => Error::NotShared {
+            path: path.clone(),
+            reason: reason.clone(),
+        },
+        None => error,
     }
 }
 
@@ -55,14 +75,19 @@ fn check(spec: &Container) -> Result<()> {
         .iter()
         .flat_map(|bind| [&bind.source, &bind.target])
         .chain(&spec.devices);
-    match paths.into_iter().find(|path| !path.is_absolute()) {
-        None => Ok(()),
-        Some(path) => Err(Error::Invalid {
+    for path in paths {
+        let why = match path.to_str() {
+            Some(_) if path.is_absolute() => continue,
+            Some(_) => "it must be absolute",
+            None => "it must be UTF-8, for the engine's API takes no other path",
+        };
+        return Err(Error::Invalid {
             what: "path",
             value: path.display().to_string(),
-            why: "it must be absolute",
-        }),
+            why,
+        });
     }
+    Ok(())
 }
 
 /// The body of the request, see `ContainerCreate` in the Docker Engine API.

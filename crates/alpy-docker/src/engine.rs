@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::plain::{encode, get, ping};
 use crate::under_way::UnderWay;
-use crate::{Error, Result};
+use crate::{Container, Error, Result};
 
 /// What an engine tells of its containers, one after another.
 pub(crate) type Events = BoxStream<'static, EventResult>;
@@ -161,6 +161,22 @@ impl Engine {
     /// The path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.info.address.trim_start_matches("unix://").into()
+    }
+
+    /// Checks that the engine sees this folder, so that it can mount it into containers. An engine in another container or on another
+    /// machine does not; nor does one that may not enter the folder. Creates no container. Cancel safe.
+    ///
+    /// Podman does not tell: `Ok`, and the first container with a mount fails.
+    ///
+    /// # Errors
+    /// [`Error::NotShared`], and the engine's own.
+    pub async fn check_shares(&self, folder: &Path) -> Result<()> {
+        // Docker looks at the mounts before it looks for the image.
+        let nothing = Container::new("alpy-no-such-image:none").bind(folder, "/mnt");
+        match crate::create::create(self, &nothing).await {
+            Ok(_) | Err(Error::ImageAbsent { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The ids of the containers, running or not, that carry a label: `name` or `name=value`. Cancel safe.

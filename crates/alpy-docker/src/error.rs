@@ -95,6 +95,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// The engine does not see a file or folder that this process sees, so it cannot mount it into a container.
+    #[error(
+        "the engine cannot enter {}, which this process can: it runs in another container or on another machine, or the file system \
+         is closed to it (FUSE, NFS with root squash); remedy: an engine that runs where the test runs, such as that of `cargo xtask \
+         with-engine`, or a folder that both can enter, by ALPY_EVIDENCE; the engine says: {reason}", path.display()
+    )]
+    NotShared {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the engine said.
+        reason: String,
+    },
+
     /// A command in a container ended with another status than 0, or its output is incomplete.
     #[error(transparent)]
     Failed(#[from] Box<Failure>),

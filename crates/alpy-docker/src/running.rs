@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::create::{Guard, create};
+use crate::create::{Guard, create, hidden};
 use crate::exec::exec;
 use crate::output::{tail, title};
 use crate::watch::{EVENTS, Life, Watch};
@@ -122,12 +122,15 @@ impl Running {
         let attached = engine.docker.attach_container(id, Some(options));
         let (watch, attach) = (step("watch"), step("attach to"));
         let failed = |error| match error {
-            Error::Refused { reason, .. } => Error::StartFailed {
-                name: spec.name.clone(),
-                image: spec.image.clone(),
-                argv: spec.argv(),
-                reason,
-            },
+            Error::Refused { reason, .. } => hidden(
+                spec,
+                Error::StartFailed {
+                    name: spec.name.clone(),
+                    image: spec.image.clone(),
+                    argv: spec.argv(),
+                    reason,
+                },
+            ),
             error => error,
         };
         // Podman prepares the command when it is attached to.

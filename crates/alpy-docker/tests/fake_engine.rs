@@ -184,6 +184,73 @@ async fn podman_introduces_itself() {
     assert_eq!(info.rootless, !nix::unistd::geteuid().is_root());
 }
 
+/// An engine in another container or on another machine, or one that may not enter a folder: one line, with the remedy.
+#[tokio::test]
+async fn a_folder_that_the_engine_does_not_see_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().to_str().unwrap().to_owned();
+    // Docker's words for a folder that is not there and for one that it may not enter, and Podman's.
+    for words in [
+        "invalid mount config for type \"bind\": bind source path does not exist: ",
+        "invalid mount config for type \"bind\": permission denied: stat ",
+        "no such file or directory: statfs ",
+    ] {
+        let answer: &'static str = format!(r#"{{"message":{:?}}}"#, format!("{words}{here}")).leak();
+        let fake = Fake::polite(move |request| match request {
+            "POST /containers/create" => Status(400, answer),
+            _ => Close,
+        });
+        let engine = fake.connect().await.unwrap();
+        let checked = engine.check_shares(folder.path()).await.unwrap_err();
+        let started = Container::new("i")
+            .bind(&here, "/run/x")
+            .start(&engine)
+            .await
+            .unwrap_err();
+        for error in [checked, started] {
+            assert!(
+                matches!(&error, Error::NotShared { path, .. } if path == folder.path()),
+                "{error:?}"
+            );
+            let text = error.to_string();
+            assert!(text.contains("; remedy: ") && text.lines().count() == 1, "{text}");
+        }
+        // What is not there for this process either is the caller's mistake.
+        let absent = folder.path().join("absent");
+        let error = Container::new("i")
+            .bind(absent, "/run/x")
+            .start(&engine)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    }
+    let fake = Fake::polite(|request| match request {
+        "POST /containers/create" => Status(404, r#"{"message":"No such image: x"}"#),
+        _ => Close,
+    });
+    fake.connect()
+        .await
+        .unwrap()
+        .check_shares(folder.path())
+        .await
+        .unwrap();
+}
+
+/// The engine's API is JSON, which has no other text.
+#[tokio::test]
+async fn a_path_that_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/run/\xff"));
+    let fake = Fake::polite(|_| Close);
+    let engine = fake.connect().await.unwrap();
+    let error = Container::new("i")
+        .bind(odd, "/run/x")
+        .start(&engine)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("must be UTF-8"), "{error}");
+}
+
 /// Garbage, an error, an answer of another kind, nothing at all: each is an error that names the socket.
 #[tokio::test]
 async fn what_is_no_engine_is_told_apart() {

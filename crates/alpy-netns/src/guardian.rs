@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+use std::env;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::setsid;
+use nix::unistd::{AccessFlags, access, setsid};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
@@ -153,14 +156,69 @@ impl Drop for Guardian {
     }
 }
 
+/// The executable, in a file that has no name.
+fn program() -> io::Result<File> {
+    let mut file = match executable_memory() {
+        // The sysctl `vm.memfd_noexec` is 2: no memory can be executed.
+        Err(Errno::EACCES) => {
+            return program_on_disk(&[env::temp_dir(), "/var/tmp".into(), "/dev/shm".into()]);
+        }
+        made => made?,
+    };
+    file.write_all(HELPER)?;
+    Ok(file)
+}
+
+/// An empty file in memory that can be executed, which has to be said where the sysctl `vm.memfd_noexec` is 1. Kernels before 6.3 do not
+/// know the flag.
+fn executable_memory() -> nix::Result<File> {
+    const NAME: &str = "alpy-guardian";
+    let executable = MFdFlags::MFD_CLOEXEC | MFdFlags::from_bits_retain(libc::MFD_EXEC);
+    match memfd_create(NAME, executable) {
+        Err(Errno::EINVAL) => Ok(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?.into()),
+        made => Ok(made?.into()),
+    }
+}
+
+/// The same on the first file system that executes it.
+fn program_on_disk(folders: &[PathBuf]) -> io::Result<File> {
+    let mut tried = Vec::new();
+    for folder in folders {
+        match unnamed_in(folder) {
+            Ok(file) => return Ok(file),
+            Err(error) => tried.push(format!("{}: {error}", folder.display())),
+        }
+    }
+    Err(io::Error::other(format!(
+        "vm.memfd_noexec is 2, and no folder takes an executable file; remedy: set TMPDIR to one that does; tried {}",
+        tried.join("; ")
+    )))
+}
+
+fn unnamed_in(folder: &Path) -> io::Result<File> {
+    let mut file = File::options()
+        .write(true)
+        .mode(0o700)
+        .custom_flags(libc::O_TMPFILE)
+        .open(folder)?;
+    file.write_all(HELPER)?;
+    // What is open for writing cannot be executed.
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let program = File::open(&path)?;
+    drop(file);
+    access(
+        format!("/proc/self/fd/{}", program.as_raw_fd()).as_str(),
+        AccessFlags::X_OK,
+    )?;
+    Ok(program)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the one process that is made to outlive this one"
 )]
 fn spawn(of: &str) -> io::Result<Child> {
-    let program = memfd_create("alpy-guardian", MFdFlags::MFD_CLOEXEC)?;
-    let mut program = File::from(program);
-    program.write_all(HELPER)?;
+    let program = program()?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command
         .arg0("alpy-guardian")

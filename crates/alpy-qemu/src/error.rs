@@ -112,6 +112,20 @@ pub enum Error {
         /// The file, from the root.
         path: PathBuf,
     },
+    /// A disk's image is compressed, which QEMU does not understand.
+    #[error("the disk image {} is compressed; remedy: {remedy} {}", path.display(), path.display())]
+    ImageCompressed {
+        /// The file, from the root.
+        path: PathBuf,
+        /// The command that decompresses it.
+        remedy: &'static str,
+    },
+    /// The overlays of disks have nowhere to be.
+    #[error("TMPDIR={} is not a directory that this user may write to, and QEMU keeps there what the guest writes to its disks; remedy: create it, or unset TMPDIR", path.display())]
+    NoTemporaryFolder {
+        /// The variable's value.
+        path: PathBuf,
+    },
     /// There is no UEFI firmware that knows whom to trust where distributions put it.
     #[error(
         "no UEFI firmware with secure boot and Microsoft's keys is installed; remedy: sudo apt-get install ovmf, or files of \

@@ -55,6 +55,7 @@ mod files;
 mod firmware;
 mod iso;
 mod machine;
+mod memory;
 mod nic;
 mod option;
 mod options;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The machine as data, and its command line.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -205,7 +206,8 @@ impl Machine {
     /// [`Qemu::start`](crate::Qemu::start) asks this itself. Whoever has other things to do before asks it first.
     ///
     /// # Errors
-    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::ImageFormat`], [`Error::NoSecureBoot`], [`Error::TpmMissing`].
+    /// [`Error::ImageMissing`], [`Error::ImageUnusable`], [`Error::ImageFormat`], [`Error::ImageCompressed`],
+    /// [`Error::NoTemporaryFolder`], [`Error::NoSecureBoot`], [`Error::TpmMissing`].
     pub fn check(&self) -> Result<()> {
         let has_smm = self.is_q35() && !self.machine_type.contains("smm=off");
         if matches!(self.firmware, Firmware::SecureBoot { .. }) && !has_smm {
@@ -227,7 +229,11 @@ impl Machine {
         for file in self.firmware.files() {
             files::readable("firmware", file)?;
         }
-        self.disks.iter().try_for_each(files::disk)
+        self.disks.iter().try_for_each(files::disk)?;
+        if self.disks.iter().all(Disk::is_persistent) {
+            return Ok(());
+        }
+        files::temporary_folder(env::var_os("TMPDIR").map(PathBuf::from))
     }
 
     /// The arguments for this machine with these network interfaces.

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::disk::DevicePlace;
 use crate::error::{Error, Result};
 use crate::iso;
+use crate::memory;
 use crate::option::OptionValue;
 
 /// The number of the set of descriptors in which QEMU finds the image.
@@ -122,8 +122,7 @@ impl Seed {
     }
 
     fn open_memory(&self) -> io::Result<File> {
-        let memory = memfd_create(c"alpy-seed", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        let mut memory = File::from(memory);
+        let mut memory = memory::file(c"alpy-seed")?;
         memory.write_all(&self.iso())?;
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;

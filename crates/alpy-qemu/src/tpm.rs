@@ -6,9 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::ExitStatus;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::option::OptionValue;
 use crate::process::{self, Launch, Process};
 
@@ -33,8 +32,7 @@ impl Tpm {
         let (near, far) =
             std::os::unix::net::UnixStream::pair().map_err(failed("make a socket pair for the TPM"))?;
         // It lives in memory that has no name, and goes with the last process that has it.
-        let state = memfd_create(c"alpy-tpm", MFdFlags::MFD_CLOEXEC)
-            .map_err(|error| failed("make memory for the TPM")(error.into()))?;
+        let state = memory::file(c"alpy-tpm").map_err(failed("make memory for the TPM"))?;
         let arguments = [
             "socket".to_owned(),
             "--tpm2".to_owned(),
@@ -47,7 +45,7 @@ impl Tpm {
         let process = Process::start(Launch {
             program: PROGRAM.into(),
             arguments: arguments.map(Into::into).to_vec(),
-            descriptors: vec![far.into(), state],
+            descriptors: vec![far.into(), state.into()],
             evidence: None,
         });
         match process.await {

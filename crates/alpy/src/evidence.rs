@@ -206,13 +206,37 @@ fn base() -> PathBuf {
 }
 
 /// Cargo's target directory: a test executable lies in it, and cargo marks it with a `CACHEDIR.TAG`.
+///
+/// An executable out of an archive of nextest, or in a build directory of its own (`CARGO_BUILD_BUILD_DIR`), lies elsewhere. Then it is
+/// `CARGO_TARGET_DIR` if that is an absolute path, else `target` in the workspace of the test, else `target` in the working directory.
 pub fn target_dir() -> PathBuf {
     let executable = env::current_exe().unwrap_or_default();
+    target_dir_of(&executable, |name| env::var_os(name).map(PathBuf::from))
+}
+
+fn target_dir_of(executable: &Path, variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    let is_elsewhere = |dir: &Path| {
+        // nextest unpacks into `nextest-archive-XXXXXX/target`, which it removes at the end.
+        let name = dir.parent().and_then(Path::file_name);
+        let unpacked = name.is_some_and(|name| name.to_string_lossy().starts_with("nextest-archive-"));
+        unpacked || absolute("CARGO_BUILD_BUILD_DIR").is_some_and(|build| dir.starts_with(build))
+    };
     let marked = executable
         .ancestors()
         .skip(1)
         .find(|dir| dir.join("CACHEDIR.TAG").is_file());
-    marked.map_or_else(|| PathBuf::from("target"), Path::to_owned)
+    if let Some(dir) = marked.filter(|dir| !is_elsewhere(dir)) {
+        return dir.to_owned();
+    }
+    let workspace = || {
+        let package = absolute("CARGO_MANIFEST_DIR")?;
+        let root = package.ancestors().find(|dir| dir.join("Cargo.lock").is_file());
+        Some(root.unwrap_or(&package).join("target"))
+    };
+    absolute("CARGO_TARGET_DIR")
+        .or_else(workspace)
+        .unwrap_or_else(|| PathBuf::from("target"))
 }
 
 #[cfg(test)]
@@ -368,6 +392,36 @@ mod tests {
             let error = Evidence::create_in(Path::new("/nonexistent"), name).unwrap_err();
             assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn finds_the_target_directory_of_a_test_that_lies_elsewhere() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().join(name);
+        for dir in ["target", "build", "nextest-archive-x/target"] {
+            fs::create_dir_all(at(dir)).unwrap();
+            fs::write(at(dir).join("CACHEDIR.TAG"), "").unwrap();
+        }
+        fs::create_dir_all(at("work/package")).unwrap();
+        fs::write(at("work/Cargo.lock"), "").unwrap();
+        let find = |executable: &str, set: &[(&str, &str)]| {
+            let variable = |name: &str| set.iter().find(|(of, _)| *of == name).map(|(_, path)| at(path));
+            target_dir_of(&at(executable), variable)
+        };
+        let manifest = ("CARGO_MANIFEST_DIR", "work/package");
+        let build = ("CARGO_BUILD_BUILD_DIR", "build");
+        assert_eq!(find("target/debug/deps/t", &[manifest, build]), at("target"));
+        for executable in [
+            "build/debug/deps/t",
+            "nextest-archive-x/target/debug/deps/t",
+            "unmarked/t",
+        ] {
+            let given = find(executable, &[manifest, build, ("CARGO_TARGET_DIR", "given")]);
+            assert_eq!(given, at("given"), "{executable}");
+            let own = find(executable, &[manifest, build]);
+            assert_eq!(own, at("work/target"), "{executable}");
+        }
+        assert_eq!(find("unmarked/t", &[]), Path::new("target"));
     }
 
     #[test]

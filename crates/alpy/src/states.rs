@@ -8,6 +8,7 @@
 mod manifest;
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -66,17 +67,19 @@ impl SavedStates {
     /// # Errors
     /// [`Error::Environment`] for a value that is none.
     pub fn from_env() -> Result<Self> {
-        Self::from(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+        Self::from(|name| env::var_os(name).filter(|value| !value.is_empty()))
     }
 
-    fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        // A value of other bytes than UTF-8 is right nowhere but in a path.
+        let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
         let bad = |name, value: String, remedy| Error::Environment { name, value, remedy };
-        match variable("ALPY_SAVED_STATES").as_deref() {
+        match text("ALPY_SAVED_STATES").as_deref() {
             None | Some("on") => {}
             Some("off") => return Ok(Self::because("ALPY_SAVED_STATES=off")),
             Some(value) => return Err(bad("ALPY_SAVED_STATES", value.to_owned(), "on or off")),
         }
-        let limit_mib = match variable("ALPY_STATES_LIMIT_MIB") {
+        let limit_mib = match text("ALPY_STATES_LIMIT_MIB") {
             None => LIMIT_MIB,
             Some(value) => value
                 .parse()
@@ -87,11 +90,12 @@ impl SavedStates {
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
         };
-        let folder = variable("ALPY_STATES_DIR").map(PathBuf::from).or_else(|| {
-            let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-            Some(cache.join("alpy/states"))
-        });
-        let place = folder.ok_or_else(|| "neither ALPY_STATES_DIR nor HOME is set".to_owned());
+        let cache = || absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+        let place = match (variable("ALPY_STATES_DIR"), cache()) {
+            (Some(folder), _) => Ok(folder.into()),
+            (None, Some(cache)) => in_cache(&cache),
+            (None, None) => Err("neither ALPY_STATES_DIR nor HOME is set".to_owned()),
+        };
         Ok(Self { place, limit_mib })
     }
 
@@ -112,6 +116,17 @@ impl SavedStates {
             folder,
             limit: self.limit_mib << 20,
         })
+    }
+}
+
+/// The cache is made if need be, but not the folder that it is in: a home that does not exist stays so.
+fn in_cache(cache: &Path) -> std::result::Result<PathBuf, String> {
+    match cache.parent().filter(|home| !home.is_dir()) {
+        Some(home) => Err(format!(
+            "{} is not a directory; remedy: create it, or set ALPY_STATES_DIR",
+            home.display()
+        )),
+        None => Ok(cache.join("alpy/states")),
     }
 }
 

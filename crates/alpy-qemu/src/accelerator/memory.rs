@@ -14,13 +14,15 @@ use crate::process;
 
 /// Where the outcome is remembered (XDG Base Directory Specification); `None` for a user without a home.
 pub(super) fn default_file() -> Option<PathBuf> {
-    let absolute = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    file_in(|name| env::var_os(name).map(PathBuf::from))
+}
+
+/// The cache is made if need be, but not the folder that it is in: a home that does not exist stays so.
+fn file_in(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .filter(|cache| cache.parent().is_some_and(Path::is_dir))
         .map(|cache| cache.join("alpy/accelerator"))
 }
 
@@ -74,6 +76,19 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn makes_no_home_that_does_not_exist() {
+        let home = tempfile::tempdir().unwrap();
+        let of =
+            |name: &'static str, value: PathBuf| file_in(move |asked| (asked == name).then(|| value.clone()));
+        let absent = home.path().join("absent");
+        assert_eq!(of("HOME", absent.clone()), None);
+        assert_eq!(of("XDG_CACHE_HOME", absent.join(".cache")), None);
+        let file = Some(home.path().join(".cache/alpy/accelerator"));
+        assert_eq!(of("HOME", home.path().to_owned()), file);
+        assert_eq!(of("XDG_CACHE_HOME", home.path().join(".cache")), file);
+    }
 
     fn memory(folder: &Path, program: &Path) -> Memory {
         Memory::new(folder.join("cache/alpy/accelerator"), program).unwrap()

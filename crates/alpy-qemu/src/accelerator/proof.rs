@@ -8,11 +8,11 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::time::timeout;
 
 use super::{Accelerator, Kind};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::process::{Launch, Process};
 
 /// How QEMU ends when the guest writes [`MAGIC`] to the device isa-debug-exit.
@@ -68,7 +68,7 @@ pub(super) async fn run(program: &Path, kind: Kind, limit: Duration) -> Result<P
 
 /// A disk with the boot sector on it, in a file that has no name. SeaBIOS boots from no disk that is smaller than a cylinder.
 fn image() -> std::io::Result<File> {
-    let mut image = File::from(memfd_create(c"alpy-proof", MFdFlags::MFD_CLOEXEC)?);
+    let mut image = memory::file(c"alpy-proof")?;
     image.write_all(&boot_sector())?;
     image.set_len(1 << 20)?;
     Ok(image)

@@ -277,25 +277,37 @@ async fn what_is_not_finished_is_no_state() {
 
 #[test]
 fn obeys_the_environment() {
-    let states = |set: &'static [(&str, &str)]| {
+    let states = |set: &[(&str, &str)]| {
         SavedStates::from(|name| {
             let value = set.iter().find(|(variable, _)| *variable == name)?.1;
-            Some(value.to_owned())
+            Some(value.into())
         })
     };
-    let off = states(&[("ALPY_SAVED_STATES", "off"), ("HOME", "/h")]).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().to_str().unwrap();
+    let off = states(&[("ALPY_SAVED_STATES", "off"), ("HOME", home)]).unwrap();
     assert_eq!(off.open().unwrap_err(), "ALPY_SAVED_STATES=off");
-    let place = |set| states(set).unwrap().place.unwrap();
-    assert_eq!(place(&[("HOME", "/h")]), Path::new("/h/.cache/alpy/states"));
+    let place = |set: &[(&str, &str)]| states(set).unwrap().place.unwrap();
     assert_eq!(
-        place(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]),
+        place(&[("HOME", home)]),
+        Path::new(home).join(".cache/alpy/states")
+    );
+    assert_eq!(
+        place(&[("HOME", home), ("XDG_CACHE_HOME", "/x")]),
         Path::new("/x/alpy/states")
     );
-    assert_eq!(place(&[("HOME", "/h"), ("ALPY_STATES_DIR", "d")]), Path::new("d"));
+    assert_eq!(place(&[("HOME", home), ("ALPY_STATES_DIR", "d")]), Path::new("d"));
+    // What does not exist and is not a cache is not made for one.
+    for name in ["HOME", "XDG_CACHE_HOME"] {
+        let absent = format!("{home}/absent/cache");
+        let reason = states(&[(name, &absent)]).unwrap().open().unwrap_err();
+        assert!(reason.contains("is not a directory; remedy: "), "{reason}");
+        assert!(!Path::new(home).join("absent").exists());
+    }
     let limited = states(&[("ALPY_STATES_DIR", "d"), ("ALPY_STATES_LIMIT_MIB", "7")]).unwrap();
     assert_eq!(limited, SavedStates::at("d").limit_mib(7));
     for (name, value) in [("ALPY_SAVED_STATES", "no"), ("ALPY_STATES_LIMIT_MIB", "2G")] {
-        let set = |asked: &str| (asked == name).then(|| value.to_owned());
+        let set = |asked: &str| (asked == name).then(|| value.into());
         let error = SavedStates::from(set).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{name}={value:?} is not ")), "{error}");
     }
