@@ -10,8 +10,10 @@ TEST is the name of a test as `alpy ps` shows it, or the path of its evidence di
 is; those that have ended below the evidence base: --evidence, else ALPY_EVIDENCE, else `alpy` in CARGO_TARGET_DIR, else `target/alpy` here \
 or above.
 
-Exit status: 0 if it was done; 1 if not, or if something is found to be wrong; 2 if what was typed or a file cannot be right; 3 if there is \
-no such test; 130 after Ctrl-C. `alpy exec` has that of its command.";
+Exit status: 0 if it was done; 1 if not, or if something is found to be wrong; 2 if what was typed or a file cannot be right, or the command \
+is not for such a test (`alpy resume` of a testbed of `alpy up`, `alpy down` of a test); 3 if there is no such test, link, node or machine, or \
+the test has ended or is not held; 130 after Ctrl-C, and 128 and its number after another signal, but 0 for `alpy up --foreground`, which \
+Ctrl-C takes down. `alpy exec` has the status of its command: 125 if the engine could not start it, 127 if there is no such program.";
 
 /// See, enter and make testbeds by hand.
 ///

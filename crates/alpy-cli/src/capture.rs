@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use alpy::pcap;
 use alpy::runs::{RunInfo, RunState};
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::args::Capture;
 use crate::failure::{absent, usage};
 use crate::files;
-use crate::find::{Runs, number};
+use crate::find::{Runs, no_link, number};
 
 /// The captures of all links, which a run writes at its end.
 const ALL: &str = "links.pcapng";
@@ -31,14 +31,12 @@ pub async fn run(runs: &Runs, args: &Capture) -> Result<ExitCode> {
     }
     let index = number("link", &args.link)?;
     let Some(link) = run.links.get(index) else {
-        return Err(absent(format!(
-            "{} has no link {index}: it has {}, counted from 0",
-            run.name(),
-            run.links.len()
-        )));
+        return Err(no_link(&run, index));
     };
     if !link.capture.exists() {
-        bail!("link {index} has no capture: it was made without, or its machine has not been started yet");
+        return Err(absent(format!(
+            "link {index} has no capture: it was made without, or its machine has not been started yet"
+        )));
     }
     let ended = async {
         if run.state == RunState::UnderWay {

@@ -8,6 +8,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
@@ -72,7 +73,9 @@ pub async fn run(runs: &Runs, args: &Exec) -> Result<ExitCode> {
         .status()
         .await
         .context(client.program)?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    // As a shell reports it: of a signal, 128 and its number.
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    let code = code.and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 

@@ -16,12 +16,12 @@ pub struct Failure {
     text: String,
 }
 
-/// What was typed, or a file, cannot be right.
+/// What was typed, or a file, cannot be right, or is not for such a test.
 pub fn usage(text: impl Into<String>) -> anyhow::Error {
     failure(2, text)
 }
 
-/// There is no such test.
+/// There is no such test, link, node or machine, or the test is not in a state in which this can be done.
 pub fn absent(text: impl Into<String>) -> anyhow::Error {
     failure(3, text)
 }

@@ -100,6 +100,15 @@ fn usual_base() -> PathBuf {
     first.unwrap_or_else(|| here.join("target/alpy"))
 }
 
+/// The error about a link that a run does not have.
+pub fn no_link(run: &RunInfo, index: usize) -> anyhow::Error {
+    absent(format!(
+        "{} has no link {index}: it has {}, counted from 0",
+        run.name(),
+        run.links.len()
+    ))
+}
+
 /// The number in `node0`, `link0` or `0`.
 pub fn number(word: &str, text: &str) -> Result<usize> {
     let number = text.strip_prefix(word).unwrap_or(text);

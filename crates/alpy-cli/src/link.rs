@@ -8,12 +8,15 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::args::{Action, Link};
-use crate::find::{Runs, number};
+use crate::find::{Runs, no_link, number};
 use crate::output::{Output, progress};
 
 pub async fn run(runs: &Runs, args: &Link, output: &Output) -> Result<ExitCode> {
     let link = number("link", &args.link)?;
     let run = runs.get_under_way(&args.test)?;
+    if link >= run.links.len() {
+        return Err(no_link(&run, link));
+    }
     let control = Control::of(&run);
     match args.action {
         Action::Down => progress("pull the cable", control.unplug(link)).await?,

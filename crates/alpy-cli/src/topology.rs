@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Topology files: a testbed, in the words of its builder.
 
+mod application;
+mod files;
 mod link;
 mod machine;
 mod place;
+mod words;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use alpy::docker::{Running, Tar};
+use alpy::docker::Running;
 use alpy::{TestResult, Testbed, TestbedBuilder};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use application::ApplicationTable;
 use link::LinkTable;
 use machine::MachineTable;
 use place::Source;
+pub use words::in_words;
 
 use crate::failure::usage;
-use crate::files;
-
-/// An image that is imported has no other.
-const PATH: &str = "ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// A testbed for `alpy up`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -35,9 +36,9 @@ pub struct Topology {
     name: Spanned<String>,
     /// What it is for.
     description: Option<String>,
-    /// The machines, counted from 0 in their order. Without any, there is one with nothing to boot from.
+    /// The machines, counted from 0 in their order. There is one at least.
     #[serde(default)]
-    #[schemars(with = "Vec<MachineTable>")]
+    #[schemars(with = "Vec<MachineTable>", required, length(min = 1))]
     machine: Vec<Spanned<MachineTable>>,
     /// The links, counted from 0 in their order: each is the next NIC of its machine.
     #[serde(default)]
@@ -46,30 +47,6 @@ pub struct Topology {
     /// Containers in the nodes, which are started with the machines.
     #[serde(default)]
     application: Vec<ApplicationTable>,
-}
-
-/// A container in a node.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ApplicationTable {
-    /// The number of the node's link.
-    #[schemars(with = "usize")]
-    node: Spanned<usize>,
-    /// Its name, for its output in the evidence.
-    name: String,
-    /// Its image. The engine has it, or can pull it, or `root` has its content.
-    image: String,
-    /// A tar file, relative to the topology file, with the root file system that the image is imported from, should the engine not have it.
-    root: Option<PathBuf>,
-    /// The command and its arguments: the image's own if not set.
-    #[serde(default)]
-    command: Vec<String>,
-    /// Capabilities such as `NET_RAW`. A container has none that it is not given.
-    #[serde(default)]
-    capabilities: Vec<String>,
-    /// Its environment.
-    #[serde(default)]
-    env: BTreeMap<String, String>,
 }
 
 /// The schema of the files.
@@ -83,7 +60,7 @@ impl Topology {
     /// # Errors
     /// The file cannot be read; it is not right, in which case the error names lines and columns, and has an exit status of its own.
     pub fn read(path: &Path) -> Result<(Self, TestbedBuilder)> {
-        let text = files::text(path).map_err(|error| usage(format!("{error:#}")))?;
+        let text = crate::files::text(path).map_err(|error| usage(format!("{error:#}")))?;
         Self::parse(path, &text)
     }
 
@@ -108,7 +85,7 @@ impl Topology {
     fn builder(&self, source: &Source<'_>, folder: &Path) -> TestbedBuilder {
         let wrong = |span: Range<usize>, error: anyhow::Error| source.mistake(span, &format!("{error:#}"));
         let mut builder = Testbed::builder(self.name());
-        // Behind what the builder finds wrong, it finds that and nothing else.
+        // The builder stops at the first fault, and would repeat it for each part that comes after it.
         let mut good = true;
         let mut check = |builder: &TestbedBuilder, span| {
             if good {
@@ -119,19 +96,20 @@ impl Topology {
         if let Some(description) = &self.description {
             builder = builder.description(description);
         }
+        if self.machine.is_empty() {
+            let text = "the topology has no machine; remedy: a table [[machine]], with what it boots from";
+            source.mistake(self.name.span(), text);
+        }
         for table in &self.machine {
-            let machine = table.as_ref().machine(folder).and_then(|machine| {
-                machine.check()?;
-                Ok(machine)
-            });
+            let machine = table.as_ref().machine(source, folder, table.span());
             // A link may be to it, right or wrong.
-            let machine = machine.map_err(|error| wrong(table.span(), error));
-            builder = builder.machine(machine.unwrap_or_default());
+            builder = builder.machine(machine);
         }
         for table in &self.link {
             builder = table.as_ref().add_to(builder, source, table.span());
             check(&builder, table.span());
         }
+        let mut names = BTreeSet::new();
         for application in &self.application {
             let node = *application.node.as_ref();
             let is_node = self.link.get(node).map(|link| link.as_ref().between.is_none());
@@ -140,6 +118,11 @@ impl Topology {
                     format!("there is no node {node}: a link to a node has this number, counted from 0");
                 source.mistake(application.node.span(), &text);
             }
+            application.check(source, folder);
+            if !names.insert(application.name.as_ref()) {
+                let text = format!("a second application is called {:?}", application.name.as_ref());
+                source.mistake(application.name.span(), &text);
+            }
         }
         builder
     }
@@ -147,28 +130,8 @@ impl Topology {
     /// Starts the applications on a testbed that was made of this topology.
     pub async fn start_applications(&self, bed: &Testbed, folder: &Path) -> TestResult<Vec<Running>> {
         let mut running = Vec::new();
-        for table in &self.application {
-            if let Some(root) = &table.root {
-                if !bed.engine().image_present(&table.image).await? {
-                    let text = format!("Import image {} from {}", table.image, root.display());
-                    let root = Tar::file(folder.join(root));
-                    let import = bed.engine().import_image(&table.image, root, &[PATH]);
-                    alpy::step!(text, import).await?;
-                }
-            }
-            let node = bed.node(*table.node.as_ref());
-            let mut container = node.application(&table.name, &table.image)?;
-            if !table.command.is_empty() {
-                container = container.command(&table.command);
-            }
-            for capability in &table.capabilities {
-                container = container.capability(capability);
-            }
-            for (name, value) in &table.env {
-                container = container.env(name, value);
-            }
-            let start = container.start(bed.engine());
-            running.push(alpy::step!(format!("Start {} in node {}", table.name, node.index()), start).await?);
+        for application in &self.application {
+            running.push(application.start(bed, folder).await?);
         }
         Ok(running)
     }

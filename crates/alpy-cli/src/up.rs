@@ -11,7 +11,7 @@ use std::time::Duration;
 use alpy::control::Control;
 use alpy::runs::{RunInfo, RunState};
 use alpy::{TestResult, Testbed};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
 use serde_json::json;
@@ -24,7 +24,7 @@ use crate::failure::{absent, interrupted, usage};
 use crate::find::Runs;
 use crate::output::{Output, progress};
 use crate::stop::Stop;
-use crate::topology::Topology;
+use crate::topology::{Topology, in_words};
 
 /// Longer than anybody works at a testbed.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
@@ -50,33 +50,36 @@ pub async fn run(runs: &Runs, args: &Up, output: &Output) -> Result<ExitCode> {
     if last.is_ok_and(|run| run.state == RunState::UnderWay) {
         return Err(usage(format!("{name} is up already; remedy: alpy down {name}")));
     }
-    if !args.foreground && !args.background {
+    if !args.background {
         return in_background(runs, args, name, output).await;
     }
-    if args.background {
-        setsid().context("begin a session")?;
-        follow_front_end();
-    }
+    setsid().context("begin a session")?;
+    follow_front_end();
     let folder = args.topology.parent().unwrap_or(Path::new("")).to_owned();
     let body = async |bed: &Testbed| -> TestResult {
         bed.start_cpu().await?;
         let _running = topology.start_applications(bed, &folder).await?;
-        bed.hold(&format!("{name} is up")).await?;
+        bed.hold_until(
+            &format!("{name} is up"),
+            &format!("alpy down {name}"),
+            "takes it down",
+        )
+        .await?;
         Ok(())
     };
-    builder
-        .evidence_base(runs.base())
-        .deadline(FOREVER)
-        .run(body)
-        .await?;
+    let builder = builder.evidence_base(runs.base()).deadline(FOREVER);
+    let done = builder.run(body).await;
+    done.map_err(|failure| anyhow!(in_words(&failure.to_string())))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has another process hold the testbed, and waits until it is up. What that process says until then is shown.
+/// Has another process hold the testbed, and waits until it is up; in the foreground, until it is down. What that process says is shown
+/// meanwhile.
 async fn in_background(runs: &Runs, args: &Up, name: &str, output: &Output) -> Result<ExitCode> {
     let mut log = Log::new()?;
     let mut command = Command::new(env::current_exe().context("find the program of alpy")?);
     command.arg("up").arg(&args.topology).arg("--background");
+    command.args(args.foreground.then_some("--foreground"));
     command.arg("--evidence").arg(runs.base());
     command
         .stdin(Stdio::piped())
@@ -84,7 +87,7 @@ async fn in_background(runs: &Runs, args: &Up, name: &str, output: &Output) -> R
         .stderr(log.writer()?);
     let mut stop = Stop::begin()?;
     let mut child = command.spawn().context("start alpy in the background")?;
-    let word = child.stdin.take();
+    let mut word = child.stdin.take();
     let mut looks = interval(LOOK);
     let run = loop {
         tokio::select! {
@@ -106,13 +109,35 @@ async fn in_background(runs: &Runs, args: &Up, name: &str, output: &Output) -> R
         }
     };
     log.show()?;
-    if let Some(mut word) = word {
+    // In the foreground, the testbed is not to outlive this process.
+    if let Some(mut word) = word.take_if(|_| !args.foreground) {
         word.write_all(STAY).await.context("alpy in the background")?;
     }
     let up =
         json!({"test": run.name(), "evidence": run.dir, "pid": run.pid, "run": run.id, "engine": run.engine});
-    output.show(&up, || format!("{name} is up; alpy down {name} takes it down\n"))?;
-    Ok(ExitCode::SUCCESS)
+    output.show(&up, || match args.foreground {
+        true => format!("{name} is up; Ctrl-C takes it down\n"),
+        false => format!("{name} is up; alpy down {name} takes it down\n"),
+    })?;
+    if !args.foreground {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut ended = std::pin::pin!(run.ended());
+    loop {
+        tokio::select! {
+            _ = looks.tick() => log.show()?,
+            // Another one took it down, or it failed.
+            ended = &mut ended => {
+                log.show()?;
+                return is_down(&ended?, output);
+            }
+            _ = stop.next() => {
+                let down = take_down(&run, child.id()).await;
+                log.show()?;
+                return is_down(&down?, output);
+            }
+        }
+    }
 }
 
 /// The run of this name, if it is held.
@@ -148,33 +173,38 @@ async fn end(child: &mut Child) -> Result<()> {
 
 pub async fn down(runs: &Runs, args: &Down, output: &Output) -> Result<ExitCode> {
     let run = runs.get_under_way(&args.test)?;
-    let pid = run.pid.filter(|pid| is_alpy(*pid));
-    let Some(pid) = pid else {
-        bail!(
+    if !is_up(&run) {
+        return Err(usage(format!(
             "{name} is a test, not made by `alpy up`; remedy: alpy resume {name}, if it is held, or Ctrl-C where it runs",
             name = run.name()
-        );
-    };
-    let control = Control::of(&run);
-    if control.resume().await.is_err() {
+        )));
+    }
+    is_down(&take_down(&run, run.pid).await?, output)
+}
+
+/// Takes a testbed of `alpy up` down, and waits until it is.
+async fn take_down(run: &RunInfo, pid: Option<u32>) -> Result<RunInfo> {
+    if Control::of(run).resume().await.is_err() {
         // It is still being made, and ends by this in the same order.
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM).context("end alpy in the background")?;
+        let pid = i32::try_from(pid.context("it has no process")?)?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("end alpy in the background")?;
     }
     let ended = progress("take it down", timeout(TEARDOWN, run.ended())).await;
-    let ended = ended.with_context(|| format!("{} is not down after {TEARDOWN:?}", run.name()))??;
+    Ok(ended.with_context(|| format!("{} is not down after {TEARDOWN:?}", run.name()))??)
+}
+
+/// Says that it is down, and how.
+fn is_down(ended: &RunInfo, output: &Output) -> Result<ExitCode> {
     let done =
         json!({"test": ended.name(), "evidence": ended.dir, "state": ended.state, "failure": ended.failure});
-    output.show(&done, || match &ended.failure {
-        None => format!(
-            "{} is down; its evidence: {}\n",
+    output.show(&done, || {
+        let failure = ended.failure.as_ref().map(|failure| format!(": {failure}"));
+        format!(
+            "{} is down{}; its evidence: {}\n",
             ended.name(),
+            failure.unwrap_or_default(),
             ended.dir.display()
-        ),
-        Some(failure) => format!(
-            "{} is down: {failure}; its evidence: {}\n",
-            ended.name(),
-            ended.dir.display()
-        ),
+        )
     })?;
     Ok(match ended.state {
         RunState::Passed => ExitCode::SUCCESS,
@@ -182,16 +212,27 @@ pub async fn down(runs: &Runs, args: &Down, output: &Output) -> Result<ExitCode>
     })
 }
 
+/// Whether a run is one of `alpy up`.
+fn is_up(run: &RunInfo) -> bool {
+    run.pid.is_some_and(is_alpy)
+}
+
 /// Whether a process is that of an `alpy up`, whatever its program is called: it is told where to be.
 fn is_alpy(pid: u32) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let has = |word: &str| words.contains(&word.as_bytes());
-    has("up") && (has("--background") || has("--foreground") || has("-f"))
+    has("up") && has("--background")
 }
 
 pub async fn resume(runs: &Runs, args: &Resume, output: &Output) -> Result<ExitCode> {
     let run = runs.get_under_way(&args.test)?;
+    if is_up(&run) {
+        return Err(usage(format!(
+            "{name} was made by `alpy up`, and there is no test to go on; remedy: alpy down {name} takes it down",
+            name = run.name()
+        )));
+    }
     let control = Control::of(&run);
     if let Err(error) = control.resume().await {
         // Asked afterwards: one that is about to say that it is held can be resumed already.

@@ -79,6 +79,25 @@ impl LinkTable {
             });
         }
         let mut link = Link::new().machine(self.machine.unwrap_or(0));
+        for (index, address) in self.addresses.iter().enumerate() {
+            if self.addresses[..index]
+                .iter()
+                .any(|other| other.as_ref() == address.as_ref())
+            {
+                source.mistake(
+                    address.span(),
+                    &format!("the address {} is there twice", address.as_ref()),
+                );
+            }
+        }
+        if let (Some(node), Some(machine)) = (&self.node_mac, &self.machine_mac) {
+            if node.as_ref().eq_ignore_ascii_case(machine.as_ref()) {
+                source.mistake(
+                    machine.span(),
+                    "both ends of the link have the same hardware address",
+                );
+            }
+        }
         for address in self
             .addresses
             .iter()

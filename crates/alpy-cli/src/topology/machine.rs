@@ -1,43 +1,54 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A machine of a topology file.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use alpy::qemu::{Disk, DiskModel, Firmware, Machine, NicModel, Seed};
-use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use toml::Spanned;
 
-use crate::files;
+use super::files::{self, Kind};
+use super::place::Source;
+use crate::programs;
 
 /// A machine. Paths are relative to the topology file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MachineTable {
     /// QEMU's program, a path or a name: qemu-system-x86_64 if not set.
-    program: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>")]
+    program: Option<Spanned<PathBuf>>,
     /// The chipset, as `-machine` of QEMU takes it: `pc` if not set, `q35` for secure boot.
-    machine_type: Option<String>,
+    #[schemars(with = "Option<String>")]
+    machine_type: Option<Spanned<String>>,
     /// The CPU, as `-cpu` of QEMU takes it: `max` if not set.
-    cpu_model: Option<String>,
+    #[schemars(with = "Option<String>")]
+    cpu_model: Option<Spanned<String>>,
     /// How many CPUs: 1 if not set.
-    cpus: Option<u32>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    cpus: Option<Spanned<u32>>,
     /// How much memory, in MiB: 512 if not set.
-    memory_mib: Option<u32>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    memory_mib: Option<Spanned<u32>>,
     /// What runs before the guest: `bios` if not set.
     #[serde(default)]
     firmware: FirmwareName,
     /// A Linux kernel to boot without a boot loader.
-    kernel: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>")]
+    kernel: Option<Spanned<PathBuf>>,
     /// Its initial RAM disk.
-    initrd: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>")]
+    initrd: Option<Spanned<PathBuf>>,
     /// Its command line.
     append: Option<String>,
     /// The disks, in their order.
     #[serde(default)]
     disk: Vec<DiskTable>,
     /// A CD image.
-    cdrom: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>")]
+    cdrom: Option<Spanned<PathBuf>>,
     /// What a cloud image is told at its first boot.
     seed: Option<SeedTable>,
     /// Whether it has a TPM 2.0, for which swtpm is needed.
@@ -76,7 +87,8 @@ enum NicModelName {
 #[serde(deny_unknown_fields)]
 struct DiskTable {
     /// The image file.
-    file: PathBuf,
+    #[schemars(with = "PathBuf")]
+    file: Spanned<PathBuf>,
     /// Its format, such as `raw` or `qcow2`. QEMU looks for itself if it is not set.
     format: Option<String>,
     /// What the guest sees: `virtio-blk` if not set.
@@ -104,15 +116,18 @@ struct SeedTable {
     /// The host's name.
     local_hostname: Option<String>,
     /// The file with the user-data.
-    user_data: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>")]
+    user_data: Option<Spanned<PathBuf>>,
     /// The file with the network-config.
-    network_config: Option<PathBuf>,
+    #[schemars(with = "Option<PathBuf>")]
+    network_config: Option<Spanned<PathBuf>>,
 }
 
 impl MachineTable {
-    /// The machine, whose files are relative to a folder.
-    pub fn machine(&self, folder: &Path) -> Result<Machine> {
-        let path = |path: &PathBuf| folder.join(path);
+    /// The machine, whose files are relative to a folder. Where something is wrong, that is noted, and the machine is a bare one. `span` is
+    /// where the table is.
+    pub fn machine(&self, source: &Source<'_>, folder: &Path, span: Range<usize>) -> Machine {
+        let before = source.count();
         let mut machine = Machine::new().nic_model(match self.nic_model {
             NicModelName::VirtioNet => NicModel::VirtioNet,
             NicModelName::E1000 => NicModel::E1000,
@@ -120,45 +135,91 @@ impl MachineTable {
         if let FirmwareName::SecureBoot = self.firmware {
             machine = machine.machine_type("q35");
         }
-        machine = machine.firmware(match self.firmware {
-            FirmwareName::Bios => Firmware::Bios,
-            FirmwareName::Uefi => Firmware::uefi()?,
-            FirmwareName::SecureBoot => Firmware::secure_boot()?,
-        });
+        let firmware = match self.firmware {
+            FirmwareName::Bios => Ok(Firmware::Bios),
+            FirmwareName::Uefi => Firmware::uefi(),
+            FirmwareName::SecureBoot => Firmware::secure_boot(),
+        };
+        match firmware {
+            Ok(firmware) => machine = machine.firmware(firmware),
+            Err(error) => source.mistake(span.clone(), &error.to_string()),
+        }
         if let Some(program) = &self.program {
-            // A name without a slash is looked for in PATH.
-            let is_name = program.components().count() == 1;
-            machine = machine.program(if is_name { program.clone() } else { path(program) });
+            // A name without a slash is searched for in PATH.
+            let is_name = program.as_ref().components().count() == 1;
+            machine = machine.program(if is_name {
+                if programs::find(program.as_ref()).is_none() {
+                    let name = program.as_ref().display();
+                    source.mistake(program.span(), &format!("`program`: there is no {name} in PATH"));
+                }
+                program.as_ref().clone()
+            } else {
+                files::check(source, folder, "program", program, Kind::Any)
+            });
+        }
+        for (key, value) in [
+            ("machine_type", &self.machine_type),
+            ("cpu_model", &self.cpu_model),
+        ] {
+            let empty = value.iter().filter(|value| value.as_ref().trim().is_empty());
+            empty.for_each(|value| source.mistake(value.span(), &format!("`{key}` is empty")));
         }
         if let Some(machine_type) = &self.machine_type {
-            machine = machine.machine_type(machine_type);
+            machine = machine.machine_type(machine_type.as_ref());
         }
         if let Some(model) = &self.cpu_model {
-            machine = machine.cpu_model(model);
+            machine = machine.cpu_model(model.as_ref());
         }
-        if let Some(cpus) = self.cpus {
-            machine = machine.cpus(cpus);
+        for (key, value) in [("cpus", &self.cpus), ("memory_mib", &self.memory_mib)] {
+            let none = value.iter().filter(|value| *value.as_ref() == 0);
+            none.for_each(|value| source.mistake(value.span(), &format!("`{key}` is 0; it is 1 at least")));
         }
-        if let Some(memory) = self.memory_mib {
-            machine = machine.memory_mib(memory);
+        if let Some(cpus) = &self.cpus {
+            machine = machine.cpus(*cpus.as_ref());
         }
-        if let Some(kernel) = &self.kernel {
-            machine = machine.kernel(path(kernel));
+        if let Some(memory) = &self.memory_mib {
+            machine = machine.memory_mib(*memory.as_ref());
         }
-        if let Some(initrd) = &self.initrd {
-            machine = machine.initrd(path(initrd));
+        // What another emulator boots is not known here.
+        let kernel = if self.program.is_none() {
+            Kind::Kernel
+        } else {
+            Kind::Any
+        };
+        if let Some(file) = &self.kernel {
+            machine = machine.kernel(files::check(source, folder, "kernel", file, kernel));
+        }
+        for (key, needs) in [
+            ("initrd", self.initrd.is_some()),
+            ("append", self.append.is_some()),
+        ] {
+            if needs && self.kernel.is_none() {
+                source.mistake(
+                    span.clone(),
+                    &format!("`{key}` without `kernel`: QEMU passes it to a kernel only"),
+                );
+            }
+        }
+        if let Some(file) = &self.initrd {
+            machine = machine.initrd(files::check(source, folder, "initrd", file, Kind::Any));
         }
         if let Some(append) = &self.append {
             machine = machine.append(append);
         }
         for disk in &self.disk {
-            machine = machine.disk(disk.disk(folder));
+            machine = machine.disk(disk.disk(source, folder));
         }
-        if let Some(cdrom) = &self.cdrom {
-            machine = machine.cdrom(path(cdrom));
+        if let Some(file) = &self.cdrom {
+            machine = machine.cdrom(files::check(
+                source,
+                folder,
+                "cdrom",
+                file,
+                Kind::Disk(None, false),
+            ));
         }
         if let Some(seed) = &self.seed {
-            machine = machine.seed(seed.seed(folder)?);
+            machine = machine.seed(seed.seed(source, folder));
         }
         if self.tpm {
             machine = machine.tpm();
@@ -166,13 +227,25 @@ impl MachineTable {
         if self.network_boot {
             machine = machine.network_boot();
         }
-        Ok(machine.extra_arguments(&self.extra_arguments))
+        let machine = machine.extra_arguments(&self.extra_arguments);
+        // The machine's own check would repeat what is noted already.
+        if source.count() == before {
+            if let Err(error) = machine.check() {
+                source.mistake(span, &format!("{:#}", anyhow::Error::from(error)));
+            }
+        }
+        match source.count() == before {
+            true => machine,
+            false => Machine::new(),
+        }
     }
 }
 
 impl DiskTable {
-    fn disk(&self, folder: &Path) -> Disk {
-        let mut disk = Disk::new(folder.join(&self.file)).model(match self.model {
+    fn disk(&self, source: &Source<'_>, folder: &Path) -> Disk {
+        let kind = Kind::Disk(self.format.as_deref(), self.persistent);
+        let file = files::check(source, folder, "disk.file", &self.file, kind);
+        let mut disk = Disk::new(file).model(match self.model {
             DiskModelName::VirtioBlk => DiskModel::VirtioBlk,
             DiskModelName::Ide => DiskModel::Ide,
         });
@@ -187,18 +260,30 @@ impl DiskTable {
 }
 
 impl SeedTable {
-    fn seed(&self, folder: &Path) -> Result<Seed> {
-        let read = |file: &PathBuf| files::text(&folder.join(file));
+    fn seed(&self, source: &Source<'_>, folder: &Path) -> Seed {
+        let read = |key: &str, file: &Spanned<PathBuf>| {
+            let before = source.count();
+            let path = files::check(source, folder, key, file, Kind::Any);
+            let text = match source.count() == before {
+                true => crate::files::text(&path),
+                // What is noted once need not be read.
+                false => Ok(String::new()),
+            };
+            text.unwrap_or_else(|error| {
+                source.mistake(file.span(), &format!("`{key}`: {error:#}"));
+                String::new()
+            })
+        };
         let mut seed = Seed::new(&self.instance_id);
         if let Some(name) = &self.local_hostname {
             seed = seed.local_hostname(name);
         }
         if let Some(file) = &self.user_data {
-            seed = seed.user_data(read(file)?);
+            seed = seed.user_data(read("seed.user_data", file));
         }
         if let Some(file) = &self.network_config {
-            seed = seed.network_config(read(file)?);
+            seed = seed.network_config(read("seed.network_config", file));
         }
-        Ok(seed)
+        seed
     }
 }

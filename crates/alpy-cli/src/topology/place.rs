@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::words::in_words;
 use crate::failure::usage;
 
 /// A file that is read, and what is wrong with it.
@@ -30,6 +31,11 @@ impl<'a> Source<'a> {
         self.mistakes
             .borrow_mut()
             .insert((span.start, message.to_owned()));
+    }
+
+    /// How many mistakes are noted so far.
+    pub fn count(&self) -> usize {
+        self.mistakes.borrow().len()
     }
 
     /// All that is wrong, in the order of its places.
@@ -60,7 +66,7 @@ impl<'a> Source<'a> {
         format!(
             "{}:{number}:{column}: {}\n {number} | {line}\n {:margin$} | {:>column$}",
             self.path.display(),
-            message.trim_end(),
+            in_words(message.trim_end()),
             "",
             "^"
         )

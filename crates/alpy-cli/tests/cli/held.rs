@@ -89,7 +89,7 @@ async fn a_test_that_fails_is_held_until_it_is_resumed() {
     desk.alpy(&["exec", "fails", "0", "--", "true"]).await.good();
     assert_eq!(
         desk.alpy(&["down", "fails"]).await.status,
-        1,
+        2,
         "`alpy up` has not made it"
     );
     desk.alpy(&["resume", "fails"]).await.good();

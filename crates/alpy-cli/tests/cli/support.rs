@@ -37,6 +37,11 @@ impl Desk {
         }
     }
 
+    /// Where the command runs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where its evidence is.
     pub(crate) fn base(&self) -> PathBuf {
         self.folder.path().join("evidence")

@@ -7,6 +7,8 @@ use std::time::Duration;
 use alpy::docker::Engine;
 use alpy::pcap::Reader;
 use alpy_need::need;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rexpect::session::spawn_command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -44,6 +46,10 @@ async fn a_topology_is_up_until_it_is_taken_down() {
         up.stderr.contains("Create nodes... done") && up.stderr.contains("alpy console bed"),
         "{up:?}"
     );
+    assert!(
+        up.stderr.contains("alpy down bed    (takes it down)") && !up.stderr.contains("alpy resume"),
+        "{up:?}"
+    );
     let up = up.json();
     let row = desk.row("bed").await;
     assert_eq!(
@@ -56,6 +62,11 @@ async fn a_topology_is_up_until_it_is_taken_down() {
     assert!(
         again.status == 2 && again.stderr.contains("alpy down bed"),
         "{again:?}"
+    );
+    let resume = desk.alpy(&["resume", "bed"]).await;
+    assert!(
+        resume.status == 2 && resume.stderr.contains("alpy down bed"),
+        "{resume:?}"
     );
     exec(&desk).await;
     cables(&desk).await;
@@ -129,7 +140,7 @@ async fn cables(desk: &Desk) {
     assert_eq!(carrier().await, "0\n");
     let absent = desk.alpy(&["link", "bed", "2", "down"]).await;
     assert!(
-        absent.status == 1 && absent.stderr.contains("there is no link 2"),
+        absent.status == 3 && absent.stderr.contains("has no link 2"),
         "{absent:?}"
     );
 }
@@ -239,6 +250,42 @@ async fn terminal(desk: &Desk) {
     });
     let status = typed.await.unwrap();
     assert!(status.contains("Exited") && status.ends_with(" 0)"), "{status}");
+}
+
+#[tokio::test]
+async fn in_the_foreground_ctrl_c_takes_it_down_and_that_is_a_success() {
+    need!(docker, qemu);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let desk = Desk::new();
+        desk.write(
+            "bed.toml",
+            "name = \"bed\"\n[[machine]]\nmemory_mib = 64\n[[link]]\n",
+        );
+        let mut command = desk.command(&["up", "--foreground", "bed.toml"]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut row = serde_json::Value::Null;
+        eventually("it is held", async || {
+            row = desk.row("bed").await;
+            row["state"] == "held"
+        })
+        .await;
+        kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), signal).unwrap();
+        let output = timeout(SOON * 6, child.wait_with_output())
+            .await
+            .expect("it ends")
+            .unwrap();
+        assert!(output.status.success(), "{signal}: {output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("bed is down; its evidence"),
+            "{output:?}"
+        );
+        assert_eq!(desk.row("bed").await["state"], "passed");
+        eventually("its process is gone", async || !is_process(&row["pid"])).await;
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A testbed and the people at it: it is held for them, and does what they ask through its socket.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::future::pending;
@@ -117,12 +118,25 @@ impl Testbed {
     ///
     /// Cancel safe.
     pub async fn hold(&self, why: &str) -> Result<()> {
+        let name = self.name();
+        self.hold_until(why, &format!("alpy resume {name}"), "ends the hold")
+            .await
+    }
+
+    /// [`hold`](Self::hold), which advises another command to end it than `alpy resume`.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    ///
+    /// Cancel safe.
+    #[doc(hidden)]
+    pub async fn hold_until(&self, why: &str, command: &str, what_it_does: &str) -> Result<()> {
         let file = self.evidence.file(HELD);
         let held = Held::begin(self, why, file).map_err(|source| Error::Evidence {
             dir: self.evidence.dir().to_owned(),
             source,
         })?;
-        logging::say(&self.what_to_type(why)).await;
+        logging::say(&self.what_to_type(why, command, what_it_does)).await;
         held.said();
         let mut looks = interval(LOOK);
         while held.holds() {
@@ -202,9 +216,18 @@ impl Testbed {
         }
     }
 
-    fn what_to_type(&self, why: &str) -> String {
+    /// What `alpy ps` calls it.
+    fn name(&self) -> Cow<'_, str> {
+        self.evidence
+            .dir()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+    }
+
+    fn what_to_type(&self, why: &str, command: &str, what_it_does: &str) -> String {
         let dir = self.evidence.dir();
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let name = self.name();
         let host = &self.engine().info().address;
         let mut lines = vec![
             format!("Held: {why}. Everything runs on. To get at it, from another terminal:"),
@@ -219,9 +242,9 @@ impl Testbed {
                 link.index
             ));
         }
-        lines.push(format!("  alpy resume {name}    (ends the hold)"));
+        lines.push(format!("  {command}    ({what_it_does})"));
         lines.push(format!(
-            "Without the `alpy` command: files in {}; DOCKER_HOST={host} docker ps --filter label={}={}; rm {} goes on",
+            "Without the `alpy` command: files in {}; DOCKER_HOST={host} docker ps --filter label={}={}; rm {} {what_it_does}",
             dir.display(),
             crate::RUN_LABEL,
             self.run_id(),
