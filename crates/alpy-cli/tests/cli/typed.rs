@@ -276,7 +276,7 @@ async fn a_topology_with_files_of_each_kind_is_right() {
     desk.write("kernel", &kernel);
     desk.write("initrd", "any");
     desk.write("disk", "any");
-    let tar = alpy::docker::TarBuilder::new()
+    let tar = alpy::docker::Archive::new()
         .file("etc/hosts", 0o644, b"")
         .unwrap()
         .finish();
