@@ -100,6 +100,7 @@ mod session;
 mod shell;
 mod until;
 
+mod echo;
 mod escape;
 mod matcher;
 mod screen;
