@@ -43,7 +43,8 @@ impl Builder {
     /// - `console.log` is for people: lines received begin with `< `, lines sent with `> `, a
     ///   [secret](Console::send_secret_line) one as `> <password>`, control characters and bytes that
     ///   are not UTF-8 are shown as escapes (`\x1b`), a backslash is doubled. A line that the other direction interrupts goes
-    ///   on in the next one.
+    ///   on in the next one. A command of a [shell](crate::RemoteShell) is `$ command`, its output and `[exit code 0]`; what alpy types for itself
+    ///   to run it, and its echo, are left out.
     /// - `console.raw` holds the bytes received, exactly.
     /// - `console.times` says when: a line such as `1234 1700000000.123` for what begins at byte 1234 of `console.log`, in seconds since 1970, 10 ms
     ///   or more between two of them.

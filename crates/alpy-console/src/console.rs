@@ -126,7 +126,10 @@ impl Console {
     /// # Errors
     /// [`Error::SendTimeout`] if the far end does not take them, [`Error::Send`] if it is gone; both say how much was sent.
     pub async fn send(&self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
-        let record: Record = |transcript, bytes, part| transcript.sent(&bytes[part]);
+        let record: Record = |transcript, bytes, part| match transcript.is_aside() {
+            true => transcript.sent_aside(&bytes[part]),
+            false => transcript.sent(&bytes[part]),
+        };
         self.send_recorded(bytes.as_ref(), record).await
     }
 
@@ -140,6 +143,17 @@ impl Console {
     pub async fn send_secret_line(&self, secret: &str) -> Result<(), Error> {
         let record: Record = |transcript, line, part| transcript.sent_in_secret(line.len(), part);
         self.send_recorded(format!("{secret}\n").as_bytes(), record).await
+    }
+
+    /// Sends a line of alpy's own: only `console.raw` has its echo.
+    pub(crate) async fn send_line_aside(&self, line: &str) -> Result<(), Error> {
+        self.send_aside(format!("{line}\n").as_bytes()).await
+    }
+
+    /// The same for bytes.
+    pub(crate) async fn send_aside(&self, bytes: &[u8]) -> Result<(), Error> {
+        let record: Record = |transcript, bytes, part| transcript.sent_aside(&bytes[part]);
+        self.send_recorded(bytes, record).await
     }
 
     /// Sends a control character: `send_control('c')` is Ctrl-C. Cancel safe: one byte is sent or none.
@@ -161,7 +175,7 @@ impl Console {
     }
 
     /// Awaits a dialogue that says nothing of the guest, as one that prepares a shell. What came meanwhile is not among the [last lines](Self::tail)
-    /// then, unless the dialogue has failed. The transcript has it.
+    /// then, unless the dialogue has failed. Of what is sent meanwhile and of its echo, `console.log` has nothing, and `console.raw` all.
     ///
     /// Cancel safe as the dialogue is.
     ///
@@ -169,7 +183,9 @@ impl Console {
     /// Those of the dialogue.
     pub async fn aside<T, E>(&self, dialogue: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let before = self.inner.shared.transcript().recent().to_vec();
+        let aside = Aside::begin(&self.inner.shared);
         let value = dialogue.await?;
+        drop(aside);
         self.inner.shared.transcript().forget_since(before);
         Ok(value)
     }
@@ -353,6 +369,22 @@ impl std::fmt::Debug for Console {
             .field("unread", &state.window.unread().len())
             .field("end", &state.end)
             .finish_non_exhaustive()
+    }
+}
+
+/// A dialogue of alpy's with a shell, which may be dropped at any moment.
+struct Aside<'a>(&'a Shared);
+
+impl<'a> Aside<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.transcript().begin_aside();
+        Self(shared)
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.0.transcript().end_aside();
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::escape::shortened;
+
 /// What can go wrong on a console or in a remote shell.
 ///
 /// `seen` holds the last lines that came, escapes shown as in `console.log`; of a program that draws a whole screen, its texts line by line.
@@ -12,7 +14,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Error {
     /// What was expected did not come in time. Nothing is lost: what came can still be read.
-    #[error("expected {expected} within {}{}; last lines seen:\n{seen}", waited_text(*.after, *.waited), dropped_text(*.dropped))]
+    #[error("expected {expected} within {}{}; {}", waited_text(*.after, *.waited), dropped_text(*.dropped), said(.seen))]
     Timeout {
         /// The needle, or what else was waited for.
         expected: String,
@@ -27,7 +29,7 @@ pub enum Error {
     },
 
     /// The far end closed before what was expected came.
-    #[error("expected {expected}, but the console ended ({reason}); last lines seen:\n{seen}")]
+    #[error("expected {expected}, but the console ended ({reason}); {}", said(.seen))]
     Ended {
         /// The needle, or what else was waited for.
         expected: String,
@@ -97,7 +99,7 @@ pub enum Error {
     NoRuntime,
 
     /// A command in a remote shell ended with another code than 0.
-    #[error("`{command}` ended with code {code}; its output:\n{output}{}", remedy(output))]
+    #[error("`{}` ended with code {code}; {}{}", brief(.command), printed(.output), remedy(.output))]
     Command {
         /// The command as given.
         command: String,
@@ -108,7 +110,7 @@ pub enum Error {
     },
 
     /// A guest has said that it has given up, such as with a panic of its kernel.
-    #[error("the guest has given up: {text}; last lines seen:\n{seen}")]
+    #[error("the guest has given up: {}; {}", shortened(.text), said(.seen))]
     GaveUp {
         /// What it said, to the end of the line.
         text: String,
@@ -117,7 +119,7 @@ pub enum Error {
     },
 
     /// A guest has let nobody in.
-    #[error("{what} was refused: {why}; last lines seen:\n{seen}")]
+    #[error("{what} was refused: {}; {}", shortened(.why), said(.seen))]
     Refused {
         /// Who or what it was: `login as "root"`, or the command for a shell of root's.
         what: String,
@@ -128,7 +130,7 @@ pub enum Error {
     },
 
     /// The frame around the output of a command came mutilated, as when another process writes to the console at the same moment.
-    #[error("the output of `{command}` came mutilated: {problem}; last lines seen:\n{seen}")]
+    #[error("the output of `{}` came mutilated: {problem}; {}", brief(.command), said(.seen))]
     Garbled {
         /// The command as given.
         command: String,
@@ -171,6 +173,39 @@ fn waited_text(after: Duration, waited: Duration) -> String {
     }
 }
 
+/// The last lines that came. A console that has printed nothing at all has causes of its own.
+fn said(seen: &str) -> String {
+    if !seen.trim().is_empty() {
+        return format!("last lines seen:\n{seen}");
+    }
+    concat!(
+        "nothing was printed on the console. What to try: ",
+        "`console=ttyS0` on the command line of a Linux kernel; ",
+        "`machine_type(\"pc,graphics=off\")` for SeaBIOS, iPXE and boot loaders; ",
+        "another machine type, firmware or CPU model, if the guest does not start; ",
+        "`start_cpu`, if the test has not called it"
+    )
+    .to_owned()
+}
+
+fn printed(output: &str) -> String {
+    match output.is_empty() {
+        true => "it printed nothing".to_owned(),
+        false => format!("its output:\n{output}"),
+    }
+}
+
+/// A command as a message names it: a script by its first lines.
+fn brief(command: &str) -> String {
+    const LINES: usize = 5;
+    let mut lines: Vec<_> = command.lines().take(LINES).map(shortened).collect();
+    let more = command.lines().count().saturating_sub(LINES);
+    if more > 0 {
+        lines.push(format!("({more} lines more)").into());
+    }
+    lines.join("\n")
+}
+
 fn dropped_text(dropped: u64) -> String {
     match dropped {
         0 => String::new(),
@@ -191,6 +226,47 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_silent_guest_is_told_from_one_that_has_spoken_and_gets_advice() {
+        let error = |seen: &str| {
+            let (expected, after) = ("\"login: \"".to_owned(), Duration::from_secs(1));
+            let (seen, dropped) = (seen.to_owned(), 0);
+            Error::Timeout {
+                expected,
+                after,
+                waited: after,
+                seen,
+                dropped,
+            }
+            .to_string()
+        };
+        let silent = error(" \n");
+        for advice in [
+            "nothing was printed",
+            "console=ttyS0",
+            "graphics=off",
+            "start_cpu",
+        ] {
+            assert!(silent.contains(advice), "no {advice:?} in {silent}");
+        }
+        assert!(error("GRUB").ends_with("last lines seen:\nGRUB"));
+    }
+
+    #[test]
+    fn a_long_command_and_a_silent_one_are_brief() {
+        let error = Error::Command {
+            command: format!("echo {}\n{}", "x".repeat(30_000), "true\n".repeat(100)),
+            code: 1,
+            output: String::new(),
+        };
+        let text = error.to_string();
+        assert!(text.len() < 800, "{}", text.len());
+        assert!(
+            text.contains("(96 lines more)") && text.ends_with("it printed nothing"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_command_that_fails_for_want_of_root_or_of_a_port_names_the_remedy() {

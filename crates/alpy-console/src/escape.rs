@@ -24,10 +24,22 @@ pub(crate) fn last_lines(bytes: &[u8], count: usize) -> String {
     let last = &runs[runs.len().saturating_sub(count)..];
     let shown = last.iter().map(|run| match (run[0], run.len()) {
         ("", _) => String::new(),
-        (line, 1) => line.to_owned(),
-        (line, times) => format!("{line} ({times} times)"),
+        (line, 1) => shortened(line).into_owned(),
+        (line, times) => format!("{} ({times} times)", shortened(line)),
     });
     shown.collect::<Vec<_>>().join("\n")
+}
+
+/// A line without its middle if it is long: what it ends with says as much as what it begins with.
+pub(crate) fn shortened(line: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 400;
+    let count = line.chars().count();
+    let Some(more @ 1..) = count.checked_sub(LONGEST) else {
+        return Cow::Borrowed(line);
+    };
+    let begin: String = line.chars().take(LONGEST / 2).collect();
+    let end: String = line.chars().skip(count - LONGEST / 2).collect();
+    Cow::Owned(format!("{begin} ({more} characters more) {end}"))
 }
 
 /// Turns a stream into text: `\r\n` and `\n` become a line's end, tabs and printable characters stay, a backslash is doubled,
@@ -139,6 +151,15 @@ mod tests {
         assert_eq!(last_lines(text, 10), lines);
         assert_eq!(last_lines(text, 3), lines.split_once("\n\n").unwrap().1);
         assert_eq!(last_lines(b"", 3), "");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_shortened() {
+        let long = format!("<{}>\nshort", "ü".repeat(30_000));
+        let shown = last_lines(long.as_bytes(), 5);
+        assert!(shown.len() < 1000, "{}", shown.len());
+        assert!(shown.starts_with("<ü") && shown.ends_with("ü>\nshort"), "{shown}");
+        assert!(shown.contains(" (29602 characters more) "), "{shown}");
     }
 
     #[test]

@@ -102,6 +102,7 @@ mod shell;
 mod timer;
 mod until;
 
+mod echo;
 mod escape;
 mod matcher;
 mod screen;

@@ -114,8 +114,9 @@ impl RemoteShell {
     /// a full disk; and as [`run`](Self::run).
     pub async fn upload(&mut self, path: &str, content: impl AsRef<[u8]>) -> Result<(), Error> {
         let content = content.as_ref();
-        let name = format!("alpy_get >{}", typing::quote(&local(path)));
-        let outcome = self.feed(&name, &name, content, self.deadline).await?;
+        let wrapper = format!("alpy_get >{}", typing::quote(&local(path)));
+        let name = format!("# upload of {} bytes to {}", content.len(), local(path));
+        let outcome = self.feed(&wrapper, &name, content, self.deadline).await?;
         checked(&name, outcome).map(drop)
     }
 
@@ -151,9 +152,9 @@ impl RemoteShell {
         self.settle(deadline).await?;
         self.unfinished = true;
         let id = typing::id();
-        self.console
-            .send_line(&format!("alpy {id} {typed} </dev/null"))
-            .await?;
+        self.console.shared().transcript().begin_command(&id, 1, command);
+        let line = format!("alpy {id} {typed} </dev/null");
+        self.console.send_line_aside(&line).await?;
         self.outcome(&id, command, deadline).await
     }
 
@@ -168,9 +169,9 @@ impl RemoteShell {
         self.settle(deadline).await?;
         self.unfinished = true;
         let id = typing::id();
-        self.console
-            .send_line(&format!("alpy {id} {}", typing::quote(wrapper)))
-            .await?;
+        self.console.shared().transcript().begin_command(&id, 2, name);
+        let line = format!("alpy {id} {}", typing::quote(wrapper));
+        self.console.send_line_aside(&line).await?;
         let ready = format!("<{id}+");
         let ended = format!("\n|{id}>");
         let mut came = Vec::new();
@@ -182,7 +183,7 @@ impl RemoteShell {
                 found.before = came;
                 return self.outcome_of(&id, name, found, deadline).await;
             }
-            self.console.send(block).await?;
+            self.console.send_aside(&block).await?;
         }
         self.outcome(&id, name, deadline).await
     }
@@ -273,10 +274,18 @@ impl ShellBuilder {
             deadline,
             quiet_kernel,
         } = self;
-        console.send_line(typing::READ_FUNCTIONS).await?;
-        console.expect(typing::READY, trial).await?;
         let id = typing::id();
-        console.send(typing::functions(quiet_kernel, &id)).await?;
+        {
+            let mut transcript = console.shared().transcript();
+            for mark in [typing::READY, &format!("<{id}|"), &format!("|{id}>0.")] {
+                transcript.hide(mark);
+            }
+        }
+        console.send_line_aside(typing::READ_FUNCTIONS).await?;
+        console.expect(typing::READY, trial).await?;
+        console
+            .send_aside(typing::functions(quiet_kernel, &id).as_bytes())
+            .await?;
         let mut shell = RemoteShell {
             console,
             prompt,

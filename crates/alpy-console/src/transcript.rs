@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::level_filters::LevelFilter;
 
 use crate::Error;
-use crate::escape::{Escaper, last_lines};
+use crate::echo::{Echo, Shown};
+use crate::escape::{Escaper, escaped, last_lines, shortened};
 
 /// How much is kept in memory for error messages.
 const RECENT: usize = 16 * 1024;
@@ -33,6 +34,7 @@ pub(crate) struct Transcript {
     timed: Option<Instant>,
     failure: Option<Error>,
     recent: Vec<u8>,
+    echo: Echo,
     escaper: Escaper,
     direction: Direction,
     /// The last line of the log has no end yet.
@@ -87,17 +89,86 @@ impl Transcript {
     }
 
     pub(crate) fn received(&mut self, bytes: &[u8]) {
+        self.write_raw(bytes);
+        let shown = self.echo.received(bytes);
+        self.show(shown);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: &[u8]) {
+        self.record(Direction::Sent, bytes);
+    }
+
+    /// Typed by alpy for itself: it is not shown, nor its echo while a [dialogue](Self::begin_aside) goes on.
+    pub(crate) fn sent_aside(&mut self, bytes: &[u8]) {
+        self.echo.typed(bytes);
+    }
+
+    /// What is typed and echoed from here on is a matter of alpy's.
+    pub(crate) fn begin_aside(&mut self) {
+        let shown = self.echo.begin_typing();
+        self.show(shown);
+    }
+
+    pub(crate) fn end_aside(&mut self) {
+        let shown = self.echo.end_typing();
+        self.show(shown);
+    }
+
+    /// Whether what is sent is a part of such a dialogue. While a command runs, it is not: a person may type.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.echo.is_typing()
+    }
+
+    /// A command is about to be typed. Of it this text is shown, then its output and its code.
+    pub(crate) fn begin_command(&mut self, id: &str, begins: usize, text: &str) {
+        let shown = self.echo.begin_command(id, begins);
+        self.show(shown);
+        for (index, line) in command_lines(text).iter().enumerate() {
+            let prefix = if index == 0 { "$ " } else { "  " };
+            self.note(&format!("{prefix}{line}"));
+        }
+    }
+
+    /// A text that is shown nowhere but in `console.raw`, wherever it comes.
+    pub(crate) fn hide(&mut self, text: &str) {
+        self.echo.hide(text);
+    }
+
+    fn show(&mut self, shown: Vec<Shown>) {
+        for part in shown {
+            match part {
+                Shown::Received(bytes) => {
+                    self.remember(&bytes);
+                    self.record(Direction::Received, &bytes);
+                }
+                Shown::Code(code) => self.note(&format!("[exit code {code}]")),
+            }
+        }
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
         self.recent
             .extend_from_slice(&bytes[bytes.len().saturating_sub(RECENT)..]);
         if self.recent.len() > 4 * RECENT {
             self.recent.drain(..self.recent.len() - RECENT);
         }
-        self.write_raw(bytes);
-        self.record(Direction::Received, bytes);
     }
 
-    pub(crate) fn sent(&mut self, bytes: &[u8]) {
-        self.record(Direction::Sent, bytes);
+    /// A line of its own that nobody has said.
+    fn note(&mut self, line: &str) {
+        self.time();
+        let mut log = Vec::new();
+        self.end_line(&mut log);
+        let text = escaped(line.as_bytes());
+        log.extend_from_slice(text.as_bytes());
+        log.push(b'\n');
+        self.write_log(&log);
+        tracing::debug!(target: "alpy::console", "{text}");
+        if self.recent.last().is_some_and(|last| *last != b'\n') {
+            self.remember(b"\n");
+        }
+        self.remember(line.as_bytes());
+        self.remember(b"\n");
     }
 
     /// A part of a line of this length, its end included, that nobody is to read.
@@ -115,6 +186,8 @@ impl Transcript {
 
     /// Writes what was held back in the hope of more, and ends the last line.
     pub(crate) fn finish(&mut self) {
+        let shown = self.echo.end_typing();
+        self.show(shown);
         let mut log = Vec::new();
         self.end_line(&mut log);
         self.write_log(&log);
@@ -122,7 +195,11 @@ impl Transcript {
 
     /// The last lines received.
     pub(crate) fn tail(&self, lines: usize) -> String {
-        last_lines(&self.recent, lines)
+        let pending = self.echo.pending();
+        match pending.is_empty() {
+            true => last_lines(&self.recent, lines),
+            false => last_lines(&[&self.recent[..], &pending].concat(), lines),
+        }
     }
 
     /// What the last lines are made of.
@@ -225,6 +302,18 @@ impl Transcript {
     fn write_raw(&mut self, bytes: &[u8]) {
         write(&mut self.raw, bytes, &mut self.failure);
     }
+}
+
+/// A command as it is shown: its first lines, none of them too long.
+fn command_lines(text: &str) -> Vec<String> {
+    const LINES: usize = 20;
+    let count = text.lines().count();
+    let lines = text.lines().take(LINES);
+    let mut lines: Vec<_> = lines.map(|line| shortened(line).into_owned()).collect();
+    if count > LINES {
+        lines.push(format!("({} lines more)", count - LINES));
+    }
+    lines
 }
 
 struct Sink {

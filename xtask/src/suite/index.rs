@@ -2,11 +2,16 @@
 //! The page that leads to the reports of all runs.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use super::{Entry, REPORT, Suite, Text, entries};
 use crate::libtest::{CaseVerdict, Counts};
 use crate::runner::Outcome;
+
+/// The record of a run in its evidence.
+const RECORD: &str = "run.json";
 
 /// How much of a reason is shown.
 const REASON: usize = 300;
@@ -49,18 +54,21 @@ pub(super) fn page(folder: &Path, suites: &[Suite<'_>]) -> String {
         flaky => format!(" (<span class=\"flaky\">{flaky} flaky</span>)"),
     };
     let mark = if failed == 0 { "✓" } else { "✗" };
-    let class = if failed == 0 { "passed" } else { "failed" };
+    let class = if failed == 0 { "weak" } else { "failed" };
     let failed = failed - unjudged;
     let overloaded = match unjudged {
         0 => String::new(),
         count => format!(", {count} cannot be judged"),
     };
+    let seconds: f64 = all.iter().map(|entry| entry.case.seconds).sum();
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{mark} {passed} passed, {failed} failed</title>\n\
-         <style>{STYLE}</style></head><body>\n<h1><span class=\"{class}\">{passed} passed, {failed} failed</span>{overloaded}{flaky}, {skipped} skipped</h1>\n\
-         <p class=\"weak\">For programs: <a href=\"junit.xml\">junit.xml</a></p>\n"
+         <style>{STYLE}</style></head><body>\n<h1><span class=\"passed\">{passed} passed</span>, <span class=\"{class}\">{failed} failed</span>{overloaded}{flaky}, {skipped} skipped</h1>\n\
+         <p>{} · {} · {seconds:.0} s of tests</p>\n<p class=\"weak\">For programs: <a href=\"junit.xml\">junit.xml</a></p>\n",
+        utc(SystemTime::now()),
+        Text(&host())
     );
     for (name, outcomes) in suites {
         let _ = write!(
@@ -113,10 +121,15 @@ fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
         CaseVerdict::Unjudged => "unjudged",
         CaseVerdict::Skipped | CaseVerdict::Ignored => "weak",
     };
+    let description = entry.case.evidence.iter().find_map(|folder| description(folder));
+    let description = description.map_or_else(String::new, |text| {
+        format!("<br><span class=\"weak\">{}</span>", Text(&text))
+    });
     let _ = write!(
         page,
-        "<tr><td>{of}{}</td><td class=\"{class}\">{}</td><td class=\"number\">{:.1}</td><td class=\"why\">",
+        "<tr><td>{of}{}{}</td><td class=\"{class}\">{}</td><td class=\"number\">{:.1}</td><td class=\"why\">",
         Text(name),
+        description,
         entry.word(),
         entry.case.seconds
     );
@@ -134,6 +147,64 @@ fn row(page: &mut String, folder: &Path, entry: &Entry<'_>) {
         let _ = write!(page, "<a href=\"{}\">{name}</a> ", address(folder, &target));
     }
     page.push_str("</td></tr>\n");
+}
+
+/// What a test says of itself, as its run has recorded it.
+fn description(folder: &Path) -> Option<String> {
+    /// A record that is longer is not looked into.
+    const LONGEST: u64 = 64 << 20;
+    let path = folder.join(RECORD);
+    let file = fs::symlink_metadata(&path).ok()?;
+    if !file.is_file() || file.len() > LONGEST {
+        return None;
+    }
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(record["description"].as_str()?.to_owned())
+}
+
+/// The machine that the tests ran on.
+fn host() -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{}, Linux {}, {processors} processors",
+        read("hostname").trim(),
+        read("osrelease").trim()
+    )
+}
+
+/// A moment as a date and a time of day.
+fn utc(moment: SystemTime) -> String {
+    let since_epoch = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (mut days, second) = (since_epoch.as_secs() / 86_400, since_epoch.as_secs() % 86_400);
+    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [
+        31,
+        28 + u64::from(is_leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+    ] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02} UTC", days + 1)
 }
 
 /// The relative address of a path as seen from a folder.
@@ -172,9 +243,14 @@ mod tests {
     fn leads_to_each_report_and_shows_what_failed_first() {
         let folder = tempfile::tempdir().unwrap();
         let outcomes = super::super::tests::outcomes(folder.path());
+        let record = r#"{"description": "Hides <one> network"}"#;
+        fs::write(folder.path().join("nat").join(RECORD), record).unwrap();
         let page = page(folder.path(), &[("tests as <root>".to_owned(), &outcomes)]);
         for part in [
-            "1 passed, 2 failed</span>, 1 skipped",
+            "<span class=\"passed\">1 passed</span>, <span class=\"failed\">2 failed</span>, 1 skipped",
+            "<span class=\"weak\">Hides &lt;one&gt; network</span>",
+            " UTC · ",
+            " · 8 s of tests",
             "<h2>tests as &lt;root&gt;</h2>",
             "<a href=\"./nat/report.html\">report</a>",
             "<pre>saw &lt;b&gt; \\u{7}\nand more (Send requests)</pre>",
@@ -192,12 +268,32 @@ mod tests {
         let outcomes = super::super::tests::flaky(folder.path());
         let page = page(folder.path(), &[("tests".to_owned(), &outcomes)]);
         for part in [
-            "1 passed, 0 failed</span> (<span class=\"flaky\">1 flaky</span>)",
+            "1 passed</span>, <span class=\"weak\">0 failed</span> (<span class=\"flaky\">1 flaky</span>)",
             "<td class=\"flaky\">flaky</td>",
             "<pre>attempt2: no &lt;answer&gt;</pre>",
             "<a href=\"./wavering/attempt2\">evidence</a>",
         ] {
             assert!(page.contains(part), "{part} is missing: {page}");
+        }
+    }
+
+    #[test]
+    fn no_failure_is_not_red() {
+        let page = page(Path::new("/"), &[]);
+        assert!(page.contains("<span class=\"weak\">0 failed</span>"), "{page}");
+    }
+
+    #[test]
+    fn tells_the_date() {
+        use std::time::Duration;
+
+        for (seconds, date) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59 UTC"),
+            (1_795_633_603, "2026-11-25 19:06 UTC"),
+        ] {
+            assert_eq!(utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), date);
         }
     }
 

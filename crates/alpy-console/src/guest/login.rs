@@ -126,9 +126,18 @@ impl Entry<'_> {
     /// Answers the question for a password, and gives the shell a prompt of ours, until the prompt is seen.
     async fn own_prompt(&self, guest: &Guest, console: &Console) -> Result<ReadUntil, Error> {
         let id = typing::id();
-        let prompt = needle(&format!("alpy-{id}# "));
+        let prompt = format!("alpy-{id}# ");
         // The echo does not show the prompt, and a variable of bash that would set the prompt anew is emptied.
         let line = format!("PROMPT_COMMAND= PS1=alpy-''{id}'# '");
+        {
+            let mut transcript = console.shared().transcript();
+            // BusyBox asks for the place of the cursor.
+            [prompt.clone(), format!("{prompt}\x1b[6n")]
+                .iter()
+                .chain(&[line.clone(), format!("{line}\r\n")])
+                .for_each(|text| transcript.hide(text));
+        }
+        let prompt = needle(&prompt);
         let (needles, kinds) = self.needles(guest, &prompt);
         let mut deadline = Deadline::new(console, guest.limit);
         let mut password = self.password;
@@ -137,7 +146,7 @@ impl Entry<'_> {
         let mut repeats = REPEATS;
         let mut pause = FIRST_PAUSE;
         if password.is_none() && self.line.is_empty() {
-            console.send_line(&line).await?;
+            console.send_line_aside(&line).await?;
         }
         loop {
             let wait = match password {
@@ -174,7 +183,7 @@ impl Entry<'_> {
                     } else if let Some(password) = password.take() {
                         console.send_secret_line(password.reveal()).await?;
                     } else {
-                        console.send_line(&line).await?;
+                        console.send_line_aside(&line).await?;
                         pause = LONGEST_PAUSE.min(pause * 2);
                     }
                 }

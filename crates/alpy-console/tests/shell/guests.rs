@@ -357,12 +357,21 @@ async fn what_prepares_the_shell_is_not_among_the_last_lines() {
     let mut shell = log_in(&guest(), &scene).await;
     let error = shell.run("echo no such NIC; exit 3").await.unwrap_err();
     let tail = scene.console.tail(30);
-    for part in ["the last of the boot", "no such NIC"] {
+    for part in [
+        "the last of the boot",
+        "$ echo no such NIC; exit 3\nno such NIC\n",
+        "[exit code 3]",
+    ] {
         assert!(tail.contains(part), "no {part:?} in {tail}");
     }
-    for part in ["alpy_get", "while IFS"] {
+    // Each byte is in `console.raw` alone.
+    let (log, raw) = (scene.log(), scene.raw());
+    for part in ["alpy_get", "while IFS", "PROMPT_COMMAND", "|alpy"] {
         assert!(!tail.contains(part), "{part:?} in {tail}");
-        assert!(scene.log().contains(part), "no {part:?} in the transcript");
+        assert!(!log.contains(part), "{part:?} in {log}");
+    }
+    for part in ["alpy_get", "while IFS"] {
+        assert!(raw.contains(part), "no {part:?} in {raw}");
     }
     assert!(matches!(error, Error::Command { code: 3, .. }), "{error}");
 }

@@ -61,7 +61,11 @@ with_each_shell! {
         }
         let long = "0123456789".repeat(100);
         assert_eq!(shell.run(&format!("echo {long}")).await.unwrap().text(), format!("{long}\n"));
-        assert!(scene.log().contains("> alpy "), "{}", scene.log());
+        let log = scene.log();
+        assert!(log.contains("$ echo abc\n< abc\n[exit code 0]\n"), "{log}");
+        for own in ["alpy ", "</dev/null", "<alpy+", "0>."] {
+            assert!(!log.contains(own), "{own:?} in {log}");
+        }
     }
 
     async fn gives_the_exit_code(shell: RemoteShell, _scene: Scene) {

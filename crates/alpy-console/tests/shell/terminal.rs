@@ -124,6 +124,11 @@ impl Scene {
         }
     }
 
+    pub(crate) fn raw(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("evidence/console.raw")).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("evidence/console.log")).unwrap()
     }
