@@ -94,7 +94,11 @@ fn run_one(test: &Test, environment: &Environment, mut line: impl FnMut(Stream, 
         bail!("the test fails, but does not say {expected:?}\n{text}");
     }
     // Whoever has the report alone is to learn it too.
-    for folder in text.lines().filter_map(runner::evidence_in) {
+    let folders: Vec<_> = text.lines().filter_map(runner::evidence_in).collect();
+    if folders.is_empty() {
+        bail!("the test does not say where its evidence is\n{text}");
+    }
+    for folder in folders {
         if !suite::report_says(&folder, expected) {
             bail!("the report in {} does not say {expected:?}", folder.display());
         }
@@ -137,22 +141,21 @@ mod tests {
     fn only_a_test_that_fails_in_the_right_words_has_noticed() {
         let sabotage = "#!/bin/sh\n# expected: saw 0\nfalse\n";
         let (yes, no) = (CaseVerdict::Passed, CaseVerdict::Failed);
-        assert_eq!(verdict("echo expected 3, saw 0; exit 101", sabotage), yes);
-        assert_eq!(
-            verdict(
-                "echo \"$RABBIT_SABOTAGE\" | grep -q false && echo saw 0; exit 101",
-                sabotage
-            ),
-            yes
-        );
-        assert_eq!(verdict("echo \"$RABBIT_SABOTAGE\"; exit 101", sabotage), no);
-        let reported = |report: &str| {
+        let with_report = |report: &str, script: &str| {
             let evidence = "echo \"Evidence: $CARGO_MANIFEST_DIR\"";
             let report = format!("echo '{report}' > $CARGO_MANIFEST_DIR/report.html");
-            verdict(&format!("{report}; {evidence}; echo saw 0; exit 101"), sabotage)
+            verdict(&format!("{report}; {evidence}; {script}"), sabotage)
         };
-        assert_eq!(reported("<pre class=\"cause\">expected 3, saw 0</pre>"), yes);
-        assert_eq!(reported("<pre class=\"cause\">failed</pre><pre>saw 0</pre>"), no);
+        let cause = "<pre class=\"cause\">expected 3, saw 0</pre>";
+        let says = "echo expected 3, saw 0; exit 101";
+        assert_eq!(with_report(cause, says), yes);
+        let typed = "echo \"$RABBIT_SABOTAGE\" | grep -q false && echo saw 0; exit 101";
+        assert_eq!(with_report(cause, typed), yes);
+        let echoed = "echo \"$RABBIT_SABOTAGE\"; exit 101";
+        assert_eq!(with_report(cause, echoed), no);
+        let elsewhere = "<pre class=\"cause\">failed</pre><pre>saw 0</pre>";
+        assert_eq!(with_report(elsewhere, says), no);
+        assert_eq!(verdict(says, sabotage), no, "there is no report");
         assert_eq!(verdict("echo saw 0; exit 0", sabotage), no);
         assert_eq!(verdict("echo saw 0; exit 1", sabotage), no);
         assert_eq!(verdict("echo no route; exit 101", sabotage), no);

@@ -49,4 +49,6 @@ pub use engine::{ContainerInfo, Engine, EngineInfo};
 pub use error::{Error, Result};
 pub use output::{Failure, Output, Stream};
 pub use running::Running;
+#[doc(hidden)]
+pub use running::log_started;
 pub use status::ExitStatus;

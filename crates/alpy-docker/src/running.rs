@@ -139,8 +139,7 @@ impl Running {
         let watch = Watch::new(engine, id, events, attached.output, spec.listeners.clone());
         let started = engine.docker.start_container(id, None::<StartContainerOptions>);
         engine.ask(&step("start"), started).await.map_err(failed)?;
-        let name = spec.name.as_deref();
-        tracing::debug!(name, id, image = spec.image, argv = ?spec.argv(), "started a container");
+        log_started(spec.name.as_deref(), id, &spec.image, &spec.argv());
         Ok((watch, spec.stdin.then_some(attached.input)))
     }
 
@@ -447,6 +446,13 @@ impl Running {
             other => other,
         }
     }
+}
+
+/// Logs that a container has started. The report of a run reads this line in `debug.log` if the run could not write its record;
+/// a test there calls this function.
+#[doc(hidden)]
+pub fn log_started(name: Option<&str>, id: &str, image: &str, argv: &[String]) {
+    tracing::debug!(name, id, image, ?argv, "started a container");
 }
 
 impl fmt::Debug for Running {

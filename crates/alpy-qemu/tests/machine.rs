@@ -125,7 +125,13 @@ fn secure_boot_has_its_variables_behind_smm() {
         values(&arguments, "-global"),
         ["driver=cfi.pflash01,property=secure,value=on"]
     );
-    assert_eq!(values(&arguments, "-drive").len(), 2);
+    assert_eq!(
+        values(&arguments, "-drive"),
+        [
+            "if=pflash,unit=0,format=raw,file=/fw/code.fd,readonly=on",
+            "if=pflash,unit=1,format=raw,file=/fw/vars.fd,snapshot=on",
+        ]
+    );
 }
 
 #[test]

@@ -263,7 +263,8 @@ mod tests {
         let error = lines(299_999, &[text.as_bytes()]).expect_err("beyond the limit");
         assert!(matches!(error, Disconnect::Oversized { limit: 299_999 }));
         // Without its end, too: else a server that never ends its line fills the memory.
-        lines(299_999, &[long.as_bytes()]).expect_err("beyond the limit");
+        let error = lines(299_999, &[long.as_bytes()]).expect_err("beyond the limit");
+        assert!(matches!(error, Disconnect::Oversized { limit: 299_999 }));
     }
 
     #[test]
@@ -341,6 +342,7 @@ mod tests {
             let error = Message::parse(line.as_bytes()).expect_err(line);
             assert!(matches!(error, Disconnect::Malformed { .. }), "{line}: {error}");
         }
-        Message::parse(b"{\"return\":\"\xff\"}").expect_err("not UTF-8");
+        let error = Message::parse(b"{\"return\":\"\xff\"}").expect_err("not UTF-8");
+        assert!(matches!(error, Disconnect::Malformed { .. }), "{error}");
     }
 }

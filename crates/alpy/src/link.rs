@@ -387,6 +387,7 @@ mod tests {
             [last(0), last(1), last(255)],
             [[0x12, 0x34, 0x56], [0x12, 0x34, 0x57], [0x12, 0x35, 0x55]]
         );
-        assert!(Link::new().machine_mac("52:54").nic_mac(0).is_err());
+        let error = Link::new().machine_mac("52:54").nic_mac(0).unwrap_err();
+        assert!(error.to_string().contains("52:54"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use alpy::pcap::filter;
+use alpy::pcap::{Packet, filter};
 use alpy::{Link, Testbed, step};
 use anyhow::{Result, ensure};
 use carrot::{http, ping};
@@ -31,19 +31,27 @@ async fn firewall() -> Result<()> {
             carrot::tcp::is_dropped(bed.node(1), "192.168.0.1", 80).await?;
 
             let (inside, outside) = (bed.capture(0), bed.capture(1));
-            let asked = inside.count(filter::icmp_echo_to(SERVER))? + inside.count(filter::tcp_syn_to(81))?;
-            ensure!(
-                asked >= 2,
-                "expected what is dropped on link 0, saw {asked} packets of it"
-            );
+            // Each kind reaches the rabbit, and does not come out at the other side.
+            let (from_outside, opened) = (filter::ip_from(SERVER), filter::tcp_syn_to(80));
+            let opened_outside = move |packet: &Packet<'_>| from_outside(packet) && opened(packet);
+            let asked = [
+                ("pings on link 0", inside.count(filter::icmp_echo_to(SERVER))?),
+                (
+                    "connections to port 81 on link 0",
+                    inside.count(filter::tcp_syn_to(81))?,
+                ),
+                (
+                    "connections to port 80 on link 1",
+                    outside.count(&opened_outside)?,
+                ),
+            ];
+            for (what, count) in asked {
+                ensure!(count > 0, "expected {what}, which are to be dropped, saw none");
+            }
             let none = Duration::ZERO;
             outside.expect_none(filter::icmp_echo_to(SERVER), none).await?;
             outside.expect_none(filter::tcp_syn_to(81), none).await?;
-            let from_outside = filter::ip_from(SERVER);
-            let opened = filter::tcp_syn_to(80);
-            inside
-                .expect_none(|packet| from_outside(packet) && opened(packet), none)
-                .await?;
+            inside.expect_none(&opened_outside, none).await?;
             carrot::poweroff(bed, shell).await
         })
         .await?;

@@ -137,8 +137,10 @@ pub mod tests {
     #[test]
     fn other_files_are_refused() {
         assert!(!is_elf(b"#!/bin/sh\n"));
-        assert!(needs(b"#!/bin/sh\n").is_err());
-        assert!(module_info(&std::fs::read(std::env::current_exe().unwrap()).unwrap()).is_err());
+        needs(b"#!/bin/sh\n").unwrap_err();
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let error = module_info(&program).unwrap_err();
+        assert_eq!(error.to_string(), "not a kernel module");
     }
 
     #[test]

@@ -414,7 +414,10 @@ fn collect(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<record::File>
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
+    use crate::logging::{EvidenceLayer, RunLog};
     use crate::report::record::{Container, Machine};
 
     fn write(dir: &Path, name: &str, text: &str) {
@@ -518,6 +521,42 @@ mod tests {
                 ("Wait", None, Outcome::UnderWay)
             ]
         );
+    }
+
+    /// The lines come from the code that logs them in a run, so none of them can change without this test.
+    #[test]
+    fn reads_the_log_that_a_run_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_log = RunLog::create("a-t", &dir.path().join("debug.log")).unwrap();
+        let subscriber = tracing_subscriber::registry().with(EvidenceLayer::new());
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = run_log.span().entered();
+            let argv = ["httpd", "-f"].map(str::to_owned);
+            alpy_docker::log_started(Some("alpy-a-t-7-0-ab12-node1-http-server"), "1", "busybox", &argv);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                crate::step!("Boot", async { Ok::<_, &str>(()) }).await.unwrap();
+                crate::step!("Ping", async { Err::<(), _>("lost") })
+                    .await
+                    .unwrap_err();
+            });
+        });
+        let mut record = Record {
+            test: "a-t".to_owned(),
+            ..Record::default()
+        };
+        complete(dir.path(), &mut record);
+        let steps = record.steps.iter();
+        let steps: Vec<_> = steps.map(|step| (step.text.as_str(), step.outcome)).collect();
+        assert_eq!(steps, [("Boot", Outcome::Done), ("Ping", Outcome::Failed)]);
+        let names: Vec<_> = record
+            .containers
+            .iter()
+            .map(|container| &*container.name)
+            .collect();
+        assert_eq!(names, ["node1-http-server"]);
+        let (_, started) = log(dir.path(), &record);
+        assert_eq!(started[0].argv, r#"["httpd", "-f"]"#);
     }
 
     #[test]
