@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What becomes of frames that are sent to a machine while it is stopped.
-#![expect(clippy::unwrap_used, reason = "what a test relies on")]
 
 use std::time::Duration;
 

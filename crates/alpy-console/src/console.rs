@@ -265,6 +265,10 @@ impl Console {
                 return Err(self.timed_out(needle.to_string(), deadline, start));
             }
             let timer = timer.get_or_insert_with(|| self.timer(deadline));
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "more bytes may come, or none: the search goes on after a pause"
+            )]
             let pause = async {
                 match searcher.may_find_more() {
                     true => sleep(PAUSE).await,

@@ -17,6 +17,7 @@ pub type Timer = Arc<dyn Fn(Duration) -> Running + Send + Sync>;
 pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Measures wall time.
+#[expect(clippy::disallowed_methods, reason = "a limit is a time")]
 pub(crate) fn wall() -> Timer {
     Arc::new(|limit| Box::pin(tokio::time::sleep(limit)))
 }

@@ -94,6 +94,10 @@ const PODMAN_NEWS: Duration = Duration::from_secs(3);
 ///
 /// Docker holds the container's lock from before it closes the stream until it has reported the end, so its answer is never one
 /// of before the end. Podman has no such lock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "Podman reports the end by no other means"
+)]
 async fn runs_on(engine: Engine, id: String) -> bool {
     if engine.info().podman {
         sleep(PODMAN_NEWS).await;

@@ -731,7 +731,8 @@ fn leak_json(lines: &[&str]) -> &'static [u8] {
 #[tokio::test]
 async fn output_of_a_command_is_known_to_be_whole_or_not() {
     const CODE: &str = r#"{"Running":false,"ExitCode":0}"#;
-    let cases: [(fn() -> Reply, &str, &str); 4] = [
+    type Stream = fn() -> Reply;
+    let cases: [(Stream, &str, &str); 4] = [
         (|| Raw(attached(&[&frame(2, b"a\n")])), CODE, ""),
         (
             || Raw(attached(&[&frame(5, b"a\n")])),

@@ -23,6 +23,7 @@ pub(crate) struct Clock(pub(crate) Timer);
 
 impl Default for Clock {
     /// Wall time.
+    #[expect(clippy::disallowed_methods, reason = "a limit is a time")]
     fn default() -> Self {
         Self(Arc::new(|limit| Box::pin(tokio::time::sleep(limit))))
     }

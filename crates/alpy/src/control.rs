@@ -205,13 +205,17 @@ fn open_folder(path: &Path) -> io::Result<File> {
 
 /// Waits for the next visitor. A failed accept(2) does not end the socket: the visitor may have gone, and a process that is out of descriptors has
 /// some again later. Cancel safe.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel does not tell when descriptors are free again"
+)]
 pub(crate) async fn next_visitor<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
     let mut pause = SHORTEST_PAUSE;
     loop {
         match accept().await {
             Ok(visitor) => return visitor,
             Err(error) => {
-                warn!(target: "alpy::control", "Cannot accept a visitor of this testbed: {error}; next try in {pause:?}")
+                warn!(target: "alpy::control", "Cannot accept a visitor of this testbed: {error}; next try in {pause:?}");
             }
         }
         sleep(pause).await;

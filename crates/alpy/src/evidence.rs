@@ -308,6 +308,8 @@ mod tests {
         fs::create_dir(evidence.file("alpy-1-0-x")).unwrap();
         fs::create_dir(evidence.file("containers")).unwrap();
         fs::write(evidence.file("containers/output"), evidence.attempt().to_string()).unwrap();
+        // With it ends the lock of the directory.
+        drop(evidence);
     }
 
     #[test]

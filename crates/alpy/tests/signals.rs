@@ -143,7 +143,7 @@ async fn a_child() {
         _ => unreachable!("no mode {mode}"),
     }
     eprintln!("DONE");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn wait(_: &Testbed) -> TestResult {

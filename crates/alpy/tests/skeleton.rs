@@ -381,12 +381,15 @@ impl HostSettings {
         ] {
             for which in ["all", "default"] {
                 let path = of(which, name);
-                before.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+                before.push((
+                    path.clone(),
+                    std::fs::read_to_string(&path).expect("a setting of the host"),
+                ));
             }
         }
         let settings = Self(before);
         for (path, _) in &settings.0 {
-            std::fs::write(path, value).unwrap();
+            std::fs::write(path, value).expect("root may set it");
         }
         settings
     }

@@ -76,7 +76,8 @@ fn usable(path: &Path, kind: Kind<'_>) -> Result<(), String> {
     let failed = |error: io::Error| format!("it cannot be read: {error}");
     let metadata = file.metadata().map_err(failed)?;
     let is_device = metadata.file_type().is_block_device();
-    if !metadata.is_file() && !(is_device && matches!(kind, Kind::Disk(..))) {
+    let is_right = metadata.is_file() || (is_device && matches!(kind, Kind::Disk(..)));
+    if !is_right {
         return Err("it is not a regular file".to_owned());
     }
     if metadata.is_file() && metadata.len() == 0 && kind != Kind::Any {

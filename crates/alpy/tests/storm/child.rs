@@ -147,7 +147,7 @@ pub(crate) async fn run() {
     let result = bed.run(async |bed| body(bed, end, after).await).await;
     result.unwrap();
     if end.is_awaited() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
