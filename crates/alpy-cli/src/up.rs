@@ -93,6 +93,12 @@ async fn in_background(runs: &Runs, args: &Up, name: &str, output: &Output) -> R
         tokio::select! {
             _ = looks.tick() => {}
             signal = stop.next() => {
+                // In the foreground it may have come up since the last look, and this is how it is taken down.
+                if let Some(run) = held(runs, name).await.filter(|_| args.foreground) {
+                    let down = take_down(&run, child.id()).await;
+                    log.show()?;
+                    return is_down(&down?, output);
+                }
                 let ended = end(&mut child).await;
                 log.show()?;
                 ended?;

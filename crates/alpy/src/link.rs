@@ -388,6 +388,7 @@ mod tests {
             [[0x12, 0x34, 0x56], [0x12, 0x34, 0x57], [0x12, 0x35, 0x55]]
         );
         let error = Link::new().machine_mac("52:54").nic_mac(0).unwrap_err();
-        assert!(error.to_string().contains("52:54"), "{error}");
+        let text = crate::failure::chain(&error);
+        assert!(text.starts_with("link 0: ") && text.contains("52:54"), "{text}");
     }
 }

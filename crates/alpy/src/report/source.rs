@@ -533,7 +533,10 @@ mod tests {
             let _span = run_log.span().entered();
             let argv = ["httpd", "-f"].map(str::to_owned);
             alpy_docker::log_started(Some("alpy-a-t-7-0-ab12-node1-http-server"), "1", "busybox", &argv);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 crate::step!("Boot", async { Ok::<_, &str>(()) }).await.unwrap();
                 crate::step!("Ping", async { Err::<(), _>("lost") })

@@ -136,7 +136,7 @@ pub(crate) async fn run() {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build();
-            runtime.unwrap().block_on(sleep_until(moment));
+            runtime.unwrap().block_on(async { sleep_until(moment).await });
             std::process::abort();
         });
     }
