@@ -527,9 +527,9 @@ mod tests {
     #[test]
     fn reads_the_log_that_a_run_writes() {
         let dir = tempfile::tempdir().unwrap();
-        let run_log = RunLog::create("a-t", &dir.path().join("debug.log")).unwrap();
         let subscriber = tracing_subscriber::registry().with(EvidenceLayer::new());
         tracing::subscriber::with_default(subscriber, || {
+            let run_log = RunLog::create("a-t", &dir.path().join("debug.log")).unwrap();
             let _span = run_log.span().entered();
             let argv = ["httpd", "-f"].map(str::to_owned);
             alpy_docker::log_started(Some("alpy-a-t-7-0-ab12-node1-http-server"), "1", "busybox", &argv);
