@@ -8,7 +8,6 @@
 mod args;
 mod bench;
 mod build;
-mod commands;
 mod crates;
 mod engine;
 mod fuzz;
