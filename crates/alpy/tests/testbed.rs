@@ -343,7 +343,7 @@ fn a_test_needs_no_runtime_of_its_own() -> Result<(), Failure> {
 #[tokio::test]
 async fn a_test_that_is_killed_leaves_no_container_and_no_machine() {
     need!(docker, qemu);
-    let mut child = child::start();
+    let mut child = child::start("child-killed");
     let traces = child.traces().await;
     child.signal(nix::sys::signal::Signal::SIGKILL);
     eventually("containers and QEMU of a killed test are gone", async || {
@@ -369,7 +369,7 @@ async fn a_test_that_is_killed_leaves_no_container_and_no_machine() {
 #[tokio::test]
 async fn the_log_on_stderr_has_the_end_of_every_step() {
     need!(docker, qemu);
-    let mut child = child::start();
+    let mut child = child::start("child-log");
     let traces = child.traces().await;
     child.signal(nix::sys::signal::Signal::SIGTERM);
     child.ended_by().await;
@@ -397,7 +397,7 @@ async fn the_log_on_stderr_has_the_end_of_every_step() {
 #[tokio::test]
 async fn a_test_that_is_terminated_tears_down_and_ends_by_the_signal() {
     need!(docker, qemu);
-    let mut child = child::start();
+    let mut child = child::start("child-terminated");
     let traces = child.traces().await;
     child.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(child.ended_by().await, Some(nix::libc::SIGTERM));
@@ -422,7 +422,6 @@ async fn waits_to_be_ended() {
 mod child {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Stdio;
-    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     use alpy::docker::Engine;
@@ -440,9 +439,8 @@ mod child {
         log: Option<JoinHandle<Vec<String>>>,
     }
 
-    pub(super) fn start() -> Child {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("child-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    /// The name is that of its testbed: no two tests have the same, for they run at the same time.
+    pub(super) fn start(name: &str) -> Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["waits_to_be_ended", "--exact", "--ignored", "--nocapture"]);
         let command = command
