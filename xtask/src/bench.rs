@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `cargo xtask bench`.
 
+mod expected;
 mod figures;
 mod goals;
 mod plot;
@@ -18,13 +19,14 @@ use crate::args::Args;
 use crate::images::{self, Base};
 use crate::process::{self, Kind, Stream};
 use crate::workspace::{self, Workspace};
-use crate::{engine, needs, rabbit_tests, stop};
+use crate::{build, engine, needs, rabbit_tests, runner, stop};
 use figures::Figures;
 
 const HELP: &str = "\
 Measure alpy beside its peers, all in the same run on the same machine, one after the other and then again.
 
 Usage: cargo xtask bench [AREA...] [--runs N] [--links N,N...]
+       cargo xtask bench [AREA...] --smoke
 
   AREA     Only these; all if none is given:
              testbed  a whole job on rabbit, by alpy and by the original (Python): seconds of each phase
@@ -36,6 +38,8 @@ Usage: cargo xtask bench [AREA...] [--runs N] [--links N,N...]
              docker   one-off containers: alpy-docker, docker run --rm, docker-py (Python)
   --runs   How often each is measured: 5 if not given
   --links  How many links the job has: 2,8,16 if not given
+  --smoke  Measure everything once, in the smallest size and without optimisation, several areas at once, and fail if a figure is
+           missing. The values mean nothing and are not kept. Takes a minute or two. `cargo xtask test` runs this
 
 What is printed is the median of the runs, the least and the most, and how much the median is of that of the first subject. Compare only
 figures of one run: another machine, or this one in another hour, has others. While it runs, nothing else should.
@@ -46,7 +50,7 @@ of own time against links to target/alpy-bench/own-time.svg.
 
 Exit status: 0 if all was measured, whatever the figures are, 2 if something must be done first, 130 after Ctrl-C, else 1.";
 
-const FOLDER: &str = "crates/alpy-bench";
+const PACKAGE: &str = "alpy-bench";
 const AREAS: [&str; 7] = ["testbed", "capacity", "qmp", "console", "pcap", "netns", "docker"];
 
 /// How long an area may take to start and end, and each run of it; of a testbed, each run with each number of links.
@@ -58,6 +62,14 @@ struct Request {
     areas: Vec<String>,
     runs: u32,
     links: Vec<u32>,
+    smoke: bool,
+}
+
+impl Request {
+    /// The name of how much a run measures, as the program takes it.
+    fn size(&self) -> &'static str {
+        if self.smoke { "smoke" } else { "full" }
+    }
 }
 
 /// Measures.
@@ -77,20 +89,38 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     };
     rabbit_tests::build_images(&workspace, Base::default())?;
     let python = python::ensure(&folder)?;
-    let program = build(&workspace, &folder)?;
+    let program = match request.smoke {
+        true => build::program(PACKAGE, "usage")?,
+        false => build_release(&folder)?,
+    };
 
     let mut environment = rabbit_tests::environment(&workspace.target, &engine);
     // For what is large, and for the evidence of testbeds: not among that of tests.
-    let scratch = folder.join("scratch");
+    let scratch = folder.join(request.size());
     renew(&scratch)?;
     environment.push(("ALPY_EVIDENCE", folder.clone().into()));
     environment.push(("ALPY_BENCH_FOLDER", scratch.clone().into()));
+    let has_python = python.is_some();
     environment.extend(python.map(|python| ("ALPY_BENCH_PYTHON", python.into())));
-    let measured = measure(&request, &program, &environment);
+    // Figures are comparable if nothing else runs.
+    let jobs = if request.smoke { runner::jobs().get() } else { 1 };
+    let measured = runner::at_once(&request.areas, jobs, |area| {
+        measure(area, &request, &program, &environment)
+    });
     // It may hold a gigabyte.
     fs::remove_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
-    let figures = measured?;
+    let mut figures = Figures::default();
+    measured?.into_iter().for_each(|area| figures.append(area));
     engine.release()?;
+    if request.smoke {
+        let is_root = nix::unistd::geteuid().is_root();
+        let count = expected::check(&figures, &request.areas, has_python, is_root)?;
+        if !has_python {
+            eprintln!("SKIPPED: bench: the figures of the peers in Python");
+        }
+        println!("{count} figures, each measured once");
+        return Ok(ExitCode::SUCCESS);
+    }
     report(&request, &figures, &folder)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -101,16 +131,21 @@ fn request(args: &mut Args) -> Result<Option<Request>> {
         areas: Vec::new(),
         runs: 5,
         links: vec![2, 8, 16],
+        smoke: false,
     };
+    let mut sized = false;
     while let Some(argument) = args.next()? {
         match argument.as_str() {
+            "--smoke" => request.smoke = true,
             "--runs" => {
+                sized = true;
                 let text = args.value("--runs")?;
                 let runs = text.parse().ok().filter(|runs| (1..=1000).contains(runs));
                 request.runs = runs
                     .ok_or_else(|| args.error(&format!("--runs is a number from 1 to 1000, not {text}")))?;
             }
             "--links" => {
+                sized = true;
                 let text = args.value("--links")?;
                 let links: Option<Vec<u32>> = text
                     .split(',')
@@ -133,6 +168,12 @@ fn request(args: &mut Args) -> Result<Option<Request>> {
             other => return Err(args.unknown(other)),
         }
     }
+    if request.smoke {
+        if sized {
+            return Err(args.error("--smoke has a size of its own, without --runs and --links"));
+        }
+        (request.runs, request.links) = (1, vec![2]);
+    }
     if request.areas.is_empty() {
         request.areas = AREAS.map(str::to_owned).to_vec();
     }
@@ -140,56 +181,61 @@ fn request(args: &mut Args) -> Result<Option<Request>> {
 }
 
 /// Builds what measures, with all its peers, as users of a release have it.
-fn build(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+fn build_release(folder: &Path) -> Result<PathBuf> {
     let target = folder.join("build");
     let mut command = workspace::cargo();
     command
-        .args(["build", "--release", "--locked", "--manifest-path"])
-        .arg(workspace.root.join(FOLDER).join("Cargo.toml"))
-        .arg("--target-dir")
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            PACKAGE,
+            "--target-dir",
+        ])
         .arg(&target);
     if !process::run(command, Kind::Group)?.success() {
-        bail!("{FOLDER} does not build");
+        bail!("{PACKAGE} does not build");
     }
     Ok(target.join("release/alpy-bench"))
 }
 
 fn measure(
+    area: &str,
     request: &Request,
     program: &Path,
     environment: &[(&'static str, std::ffi::OsString)],
 ) -> Result<Figures> {
     let links: Vec<String> = request.links.iter().map(ToString::to_string).collect();
     let mut figures = Figures::default();
-    for area in &request.areas {
-        eprintln!("xtask: measure {area}...");
-        let mut command = process::command(program);
-        command
-            .args([area, &request.runs.to_string(), &links.join(",")])
-            .envs(environment.iter().cloned())
-            // Its own errors alone: each testbed says much about how it goes.
-            .env("RUST_LOG", "error")
-            .env("RUST_BACKTRACE", "0");
-        let factor = if area == "testbed" { request.links.len() } else { 1 };
-        let limit = START + RUN * request.runs * u32::try_from(factor)?;
-        let mut unreadable = Ok(());
-        let ended = process::follow(command, Kind::Group, Some(limit), |stream, line| match stream {
-            Stream::Out => {
-                if let Err(error) = figures.take(area, line) {
-                    unreadable = Err(error);
-                }
+    eprintln!("xtask: measure {area}...");
+    let mut command = process::command(program);
+    command
+        .args([area, &request.runs.to_string(), &links.join(","), request.size()])
+        .envs(environment.iter().cloned())
+        // Its own errors alone: each testbed says much about how it goes.
+        .env("RUST_LOG", "error")
+        .env("RUST_BACKTRACE", "0");
+    let factor = if area == "testbed" { request.links.len() } else { 1 };
+    let limit = START + RUN * request.runs * u32::try_from(factor)?;
+    let mut unreadable = Ok(());
+    let ended = process::follow(command, Kind::Group, Some(limit), |stream, line| match stream {
+        Stream::Out => {
+            if let Err(error) = figures.take(area, line) {
+                unreadable = Err(error);
             }
-            Stream::Err => eprint!("{line}"),
-        })?;
-        unreadable?;
-        if ended.timed_out {
-            bail!("{area} is not measured within {} s", limit.as_secs());
         }
-        if !ended.status.success() {
-            bail!("{area} is not measured: {}", ended.status);
-        }
-        eprintln!("xtask: measure {area}... done");
+        Stream::Err => eprint!("{line}"),
+    })?;
+    process::check_interrupted()?;
+    unreadable?;
+    if ended.timed_out {
+        bail!("{area} is not measured within {} s", limit.as_secs());
     }
+    if !ended.status.success() {
+        bail!("{area} is not measured: {}", ended.status);
+    }
+    eprintln!("xtask: measure {area}... done");
     Ok(figures)
 }
 
@@ -253,6 +299,11 @@ mod tests {
             (some.areas, some.runs, some.links),
             (vec!["qmp".to_owned(), "pcap".to_owned()], 1, vec![4])
         );
+        let smoke = asked(&["--smoke", "qmp"]).unwrap().unwrap();
+        assert_eq!(
+            (smoke.size(), smoke.areas, smoke.runs, smoke.links),
+            ("smoke", vec!["qmp".to_owned()], 1, vec![2])
+        );
     }
 
     #[test]
@@ -265,6 +316,7 @@ mod tests {
                 "--links are numbers from 2 to 24, as 2,8,16, not 2,1",
             ),
             (&["--fast"], "unknown argument: --fast"),
+            (&["--smoke", "--runs", "2"], "--smoke has a size of its own"),
         ] {
             let error = asked(words).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -53,6 +53,15 @@ pub fn test(of: &str, target: &str) -> Result<Test> {
     found.with_context(|| format!("cargo has built no test {name}"))
 }
 
+/// Builds a program beside an integration test of its crate, with the features and the profile of the tests.
+pub fn program(of: &str, test: &str) -> Result<PathBuf> {
+    let programs = self::test(of, test)?.programs;
+    let found = programs
+        .into_iter()
+        .find(|file| file.file_name().is_some_and(|name| name == of));
+    found.with_context(|| format!("cargo has built no program {of}"))
+}
+
 /// Builds every test of the workspace. What Cargo says goes to `line`.
 pub fn all_tests(line: impl FnMut(&str)) -> Result<Vec<Test>> {
     tests(no_run(), line)

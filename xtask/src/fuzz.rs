@@ -83,6 +83,21 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
     })
 }
 
+/// Which tools are missing, if any are, and how to install them.
+pub fn is_missing(workspace: &Workspace) -> Result<Option<String>> {
+    match Fuzzer::new(workspace) {
+        Ok(_) => Ok(None),
+        Err(error)
+            if error
+                .downcast_ref::<stop::Stop>()
+                .is_some_and(|stop| stop.status == 2) =>
+        {
+            Ok(Some(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn run(fuzzer: &Fuzzer, targets: &[String], time: Duration) -> Result<Vec<Outcome>> {
     eprintln!("xtask: build the fuzz targets...");
     fuzzer.build(targets)?;
@@ -156,7 +171,6 @@ impl Fuzzer {
                 "rustup is missing, by which a nightly toolchain lives beside another: https://rustup.rs",
             ));
         }
-        needs::ensure(&[("c++", "g++", "the build of the fuzzers")])?;
         let root = workspace.root.clone();
         let ask = |program: &str, arguments: &[&str]| {
             let output = process::output(nightly(&root, program, arguments), Kind::Group)?;
@@ -181,6 +195,7 @@ impl Fuzzer {
                 missing.join("\n    ")
             )));
         };
+        needs::ensure(&[("c++", "g++", "the build of the fuzzers")])?;
         let platform = version.lines().find_map(|line| line.strip_prefix("host: "));
         Ok(Self {
             root,

@@ -8,6 +8,7 @@
 mod args;
 mod bench;
 mod build;
+mod commands;
 mod crates;
 mod engine;
 mod fuzz;

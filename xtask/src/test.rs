@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ use crate::runner::{self, Outcome, Test};
 use crate::summary::{self, Failure};
 use crate::users::{self, Rights};
 use crate::workspace::{Workspace, cargo};
-use crate::{build, crates, needs, partitions, rabbit_tests, sabotage, suite, table};
+use crate::{build, commands, crates, needs, rabbit_tests, sabotage, suite, table};
 
 const HELP: &str = "\
 Everything that must hold for a change: formatting, lints, documentation, all tests of all crates, and the rabbit tests.
@@ -87,6 +88,68 @@ fn run(
     stages: &mut Stages,
     progress: &Progress,
 ) -> Result<Vec<Test>> {
+    // The images wait for the network most of the time, the compiler for a processor.
+    let images = thread::scope(|scope| {
+        let images = scope.spawn(|| rabbit_tests::build_images(workspace, Base::default()).map(drop));
+        let checked = without_images(workspace, stages);
+        let images = stages.check("images", || joined(images));
+        checked.and(images)
+    })?;
+    let mut tests = Vec::new();
+    stages.check("build of the tests", || {
+        let mut log = String::new();
+        tests = build::all_tests(|line| log.push_str(line)).inspect_err(|_| eprint!("{log}"))?;
+        Ok(())
+    })?;
+    if !images {
+        tests.retain(|test| !test.rabbit);
+    }
+    if !tests.iter().any(|test| test.rabbit) {
+        let ran = Ran::failed("rabbit tests", "an earlier stage failed");
+        stages.add("rabbit tests", Duration::ZERO, "not run", ran);
+    }
+    let environment = rabbit_tests::environment(&workspace.target, engine);
+    let jobs = runner::jobs();
+    // Documentation tests are compiled one after another, which leaves time for commands.
+    thread::scope(|scope| {
+        let doctests = scope.spawn(|| {
+            let mut doctests = with(&["test", "--quiet", "--workspace", "--doc", "--no-fail-fast"]);
+            doctests.envs(environment.iter().cloned());
+            run_doctests(doctests)
+        });
+        // Before the tests, whose evidence is to stay.
+        let ready = images && !tests.is_empty();
+        let commands = match ready {
+            true => stages.tests("documented commands", || {
+                commands::run(workspace, &environment, jobs.get()).map(Ran::of_commands)
+            }),
+            // The stage that has failed counts.
+            false => Ok(false),
+        };
+        let doctests = stages.tests("documentation tests", || joined(doctests));
+        commands.and(doctests)
+    })?;
+    // The stage that builds them has failed, which counts.
+    if tests.is_empty() {
+        return Ok(tests);
+    }
+    stages.tests("a storm of one round", || {
+        commands::storm(&environment).map(Ran::of_commands)
+    })?;
+    stages.outcomes(&who()?, || runner::run(&tests, &environment, jobs, progress))?;
+    let rabbit: Vec<Test> = tests.iter().filter(|test| test.rabbit).cloned().collect();
+    stages.tests("sabotaged rabbit tests", || {
+        let cases = sabotage::run(&rabbit, &environment, jobs.get(), progress)?;
+        Ok(Ran {
+            counts: Counts::of_cases(&cases),
+            failed: sabotage::failures(&cases),
+        })
+    })?;
+    Ok(tests)
+}
+
+/// The stages that need no images.
+fn without_images(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     stages.check("formatting", || quiet(with(&["fmt", "--all", "--check"])))?;
     let clippy = [
         "clippy",
@@ -104,51 +167,12 @@ fn run(
         quiet(doc)
     })?;
     stages.check("crates in the README", || crates::check(workspace))?;
-    let images = stages.check("images", || {
-        rabbit_tests::build_images(workspace, Base::default()).map(drop)
-    })?;
-    let mut tests = Vec::new();
-    stages.check("build of the tests", || {
-        let mut log = String::new();
-        tests = build::all_tests(|line| log.push_str(line)).inspect_err(|_| eprint!("{log}"))?;
-        Ok(())
-    })?;
-    if !images {
-        tests.retain(|test| !test.rabbit);
-    }
-    if !tests.iter().any(|test| test.rabbit) {
-        let ran = Ran::failed("rabbit tests", "an earlier stage failed");
-        stages.add("rabbit tests", Duration::ZERO, "not run", ran);
-    }
-    let environment = rabbit_tests::environment(&workspace.target, engine);
-    stages.tests("documentation tests", || {
-        let mut doctests = with(&["test", "--quiet", "--workspace", "--doc", "--no-fail-fast"]);
-        doctests.envs(environment.iter().cloned());
-        run_doctests(doctests)
-    })?;
-    // The stage that builds them has failed, which counts.
-    if tests.is_empty() {
-        return Ok(tests);
-    }
-    if partitions::has_nextest() || std::env::var_os("ALPY_REQUIRE").is_some_and(|value| value == "all") {
-        stages.check("partitions of nextest", || {
-            partitions::check(partitions::JOBS).map(drop)
-        })?;
-    } else {
-        eprintln!("SKIPPED: partitions: cargo-nextest is missing");
-    }
-    stages.outcomes(&who()?, || {
-        runner::run(&tests, &environment, runner::jobs(), progress)
-    })?;
-    let rabbit: Vec<Test> = tests.iter().filter(|test| test.rabbit).cloned().collect();
-    stages.tests("sabotaged rabbit tests", || {
-        let cases = sabotage::run(&rabbit, &environment, runner::jobs().get(), progress)?;
-        Ok(Ran {
-            counts: Counts::of_cases(&cases),
-            failed: sabotage::failures(&cases),
-        })
-    })?;
-    Ok(tests)
+    Ok(())
+}
+
+/// What a thread has come to.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| bail!("the stage has panicked"))
 }
 
 /// The name of this user.
@@ -215,6 +239,25 @@ struct Ran {
 }
 
 impl Ran {
+    fn of_commands(all: Vec<commands::Ended>) -> Self {
+        let mut ran = Self::default();
+        for commands::Ended { name, failure } in all {
+            match failure {
+                None => ran.counts.passed += 1,
+                Some(why) => {
+                    ran.counts.failed += 1;
+                    ran.failed.push(Failure {
+                        again: name.clone(),
+                        name,
+                        why,
+                        evidence: None,
+                    });
+                }
+            }
+        }
+        ran
+    }
+
     /// A stage that failed itself.
     fn failed(name: &str, why: &str) -> Self {
         Self {

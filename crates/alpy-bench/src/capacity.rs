@@ -17,9 +17,6 @@ use crate::figure::{note, print};
 use crate::measure::{peak_kib, quantile};
 use crate::{Extent, peer, testbed};
 
-/// How many at once. It ends sooner where more of them are of no use.
-const AT_ONCE: [usize; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
-
 /// How much more a step has to bring, where a test takes twice as long as alone already.
 const WORTH: f64 = 1.05;
 
@@ -47,13 +44,17 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
         for (subject, factor, least) in SUBJECTS {
             let mut alone = f64::NAN;
             let (mut best, mut within) = (0.0_f64, 1);
-            for at_once in AT_ONCE {
+            for &at_once in extent.size.at_once {
                 note(&format!(
                     "capacity: {subject}, {at_once} at once, run {} of {}",
                     run + 1,
                     extent.runs
                 ));
-                let step = step(subject, at_once, least.max(factor * at_once))?;
+                let step = step(
+                    subject,
+                    at_once,
+                    least.max(factor * at_once).min(extent.size.tests),
+                )?;
                 if at_once == 1 {
                     alone = step.wall;
                 }

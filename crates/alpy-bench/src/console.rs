@@ -23,7 +23,6 @@ use crate::figure::{note, print};
 use crate::measure::{peak_kib, processor, quantile};
 use crate::{Extent, order, peer};
 
-const FLOOD: usize = 50_000_000;
 const MARKER: &str = "marker 17: ";
 const PROMPT: &str = "rabbit# ";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -63,8 +62,9 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
                 _ => Some(own("flood", kind, &place)?),
             };
             if let Some(command) = command {
-                let result = with_far_end(command, flood)?;
-                let case = "marker after 50 MB";
+                let megabytes = extent.size.flood_mb;
+                let result = with_far_end(command, move |far| flood(far, megabytes * 1_000_000))?;
+                let case = &format!("marker after {megabytes} MB");
                 print(case, "time, s", subject, peer::number(&result, "seconds")?);
                 print(
                     case,
@@ -76,7 +76,8 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
             }
         }
         for index in order(TURNING.len(), run) {
-            let (subject, kind, count) = TURNING[index];
+            let (subject, kind, most) = TURNING[index];
+            let count = most.min(extent.size.turns);
             let command = match kind {
                 "pexpect" => python(&["turns", &count.to_string()]),
                 _ => Some(own("turns", kind, &count.to_string())?),
@@ -104,7 +105,10 @@ fn own(what: &str, kind: &str, argument: &str) -> Result<Command> {
 }
 
 /// Runs a reader whose console's other end does something.
-fn with_far_end(mut command: Command, far_end: fn(UnixStream) -> Result<()>) -> Result<Value> {
+fn with_far_end(
+    mut command: Command,
+    far_end: impl FnOnce(UnixStream) -> Result<()> + Send + 'static,
+) -> Result<Value> {
     let (near, far) = UnixStream::pair()?;
     command.stdin(OwnedFd::from(near));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -126,11 +130,11 @@ fn with_far_end(mut command: Command, far_end: fn(UnixStream) -> Result<()>) -> 
 }
 
 /// Waits for a byte, then prints a flood and the marker.
-fn flood(mut far: UnixStream) -> Result<()> {
+fn flood(mut far: UnixStream, length: usize) -> Result<()> {
     far.read_exact(&mut [0])?;
     let line = b"[   12.345678] a line of a machine that has much to say about nothing\r\n";
     let block = line.repeat(900);
-    let mut left = FLOOD;
+    let mut left = length;
     while left > 0 {
         let length = left.min(block.len());
         far.write_all(&block[..length])?;

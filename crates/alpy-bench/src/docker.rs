@@ -13,9 +13,6 @@ use serde_json::{Value, json};
 use crate::figure::{note, print};
 use crate::{Extent, order, peer};
 
-/// How many containers a run has of each.
-const COUNT: usize = 5;
-
 const SUBJECTS: [&str; 4] = ["docker run --rm", "alpy-docker", "bare requests", "docker-py"];
 
 /// Measures it.
@@ -28,14 +25,15 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
     if peer::python("one_off.py").is_none() {
         note("docker: docker-py is not installed, its row is missing");
     }
+    let count = extent.size.containers;
     for run in 0..extent.runs {
         note(&format!("docker: run {} of {}", run + 1, extent.runs));
         for index in order(SUBJECTS.len(), run) {
             let times = match index {
-                0 => command_line(&image)?,
-                1 => runtime.block_on(ours(&engine, &image))?,
-                2 => bare(&engine.socket(), &image)?,
-                _ => docker_py(&image)?,
+                0 => command_line(&image, count)?,
+                1 => runtime.block_on(ours(&engine, &image, count))?,
+                2 => bare(&engine.socket(), &image, count)?,
+                _ => docker_py(&image, count)?,
             };
             for time in times {
                 print("one-off container", "time, s", SUBJECTS[index], time);
@@ -53,9 +51,9 @@ fn check(output: &str) -> Result<()> {
     Ok(())
 }
 
-async fn ours(engine: &Engine, image: &str) -> Result<Vec<f64>> {
+async fn ours(engine: &Engine, image: &str, count: usize) -> Result<Vec<f64>> {
     let mut times = Vec::new();
-    for _ in 0..COUNT {
+    for _ in 0..count {
         let start = Instant::now();
         let container = Container::new(image).command(["echo", "done"]);
         let output = container.run(engine).await?.success()?;
@@ -65,9 +63,9 @@ async fn ours(engine: &Engine, image: &str) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-fn command_line(image: &str) -> Result<Vec<f64>> {
+fn command_line(image: &str, count: usize) -> Result<Vec<f64>> {
     let mut times = Vec::new();
-    for _ in 0..COUNT {
+    for _ in 0..count {
         let start = Instant::now();
         let mut command = peer::program("docker");
         command.args(["run", "--rm", "--network", "none", image, "echo", "done"]);
@@ -79,20 +77,20 @@ fn command_line(image: &str) -> Result<Vec<f64>> {
 }
 
 /// Nothing if it is not installed.
-fn docker_py(image: &str) -> Result<Vec<f64>> {
+fn docker_py(image: &str, count: usize) -> Result<Vec<f64>> {
     let Some(mut command) = peer::python("one_off.py") else {
         return Ok(Vec::new());
     };
-    command.args([image, &COUNT.to_string()]);
+    command.args([image, &count.to_string()]);
     let result = peer::json(command)?;
     let times = result["seconds"].as_array().context("expected a list of times")?;
     Ok(times.iter().filter_map(Value::as_f64).collect())
 }
 
 /// The limit: what the engine takes for the requests that there have to be, from one that checks nothing and is ready for nothing.
-fn bare(socket: &Path, image: &str) -> Result<Vec<f64>> {
+fn bare(socket: &Path, image: &str, count: usize) -> Result<Vec<f64>> {
     let mut times = Vec::new();
-    for _ in 0..COUNT {
+    for _ in 0..count {
         let start = Instant::now();
         let spec = json!({
             "Image": image,

@@ -5,6 +5,7 @@
 mod capacity;
 mod console;
 mod docker;
+mod extent;
 mod figure;
 mod measure;
 mod netns;
@@ -15,14 +16,10 @@ mod testbed;
 
 use anyhow::{Context, Result, bail};
 
-/// How much is measured.
-struct Extent {
-    runs: usize,
-    links: Vec<usize>,
-}
+use extent::{Extent, Size};
 
-/// Usage: `alpy-bench AREA RUNS LINKS`, where LINKS is as `2,8,16`. The other first words are for processes that an area starts to
-/// have memory and processor time of its own.
+/// Usage: `alpy-bench AREA RUNS LINKS SIZE`, where LINKS is such as `2,8,16` and SIZE is `full` or `smoke`. An area starts this program
+/// with other arguments for a part that needs memory and processor time of its own.
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -32,13 +29,14 @@ fn main() -> Result<()> {
         ["netns-maker", what, count] => return netns::maker(what, count.parse()?),
         _ => {}
     }
-    let [area, runs, links] = words[..] else {
-        bail!("usage: alpy-bench AREA RUNS LINKS, not {words:?}; run `cargo xtask bench`");
+    let [area, runs, links, size] = words[..] else {
+        bail!("usage: alpy-bench AREA RUNS LINKS SIZE, not {words:?}; run `cargo xtask bench`");
     };
     let links: Result<Vec<usize>, _> = links.split(',').map(str::parse).collect();
     let extent = Extent {
         runs: runs.parse().context(runs.to_owned())?,
         links: links.with_context(|| words[2].to_owned())?,
+        size: Size::named(size)?,
     };
     match area {
         "testbed" => testbed::measure(&extent),

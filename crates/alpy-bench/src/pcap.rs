@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A capture of a gigabyte, read and decoded; and one that is being written, followed.
+//! A large capture, read and decoded; and one that is being written, followed.
 
 mod live;
 mod made;
@@ -44,8 +44,8 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
         None => tempfile::tempdir()?,
     };
     let path = folder.path().join("large.pcap");
-    note("pcap: write a capture of 1 GB");
-    let made = made::write(&path)?;
+    note(&format!("pcap: write a capture of {} MB", extent.size.capture_mb));
+    let made = made::write(&path, extent.size.capture_mb)?;
     for run in 0..extent.runs {
         note(&format!("pcap: run {} of {}", run + 1, extent.runs));
         for index in order(SUBJECTS.len(), run) {
@@ -69,7 +69,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
 }
 
 fn report(subject: &str, made: &Made, time: Duration) {
-    let case = "1 GB in the page cache";
+    let case = &format!("{} MB in the page cache", made.megabytes);
     print(case, "time, s", subject, time.as_secs_f64());
     print(
         case,

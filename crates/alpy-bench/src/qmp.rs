@@ -17,9 +17,8 @@ use crate::measure::processor;
 use crate::peer::{self, Killed};
 use crate::{Extent, order};
 
-/// How long a client is measured in one run, and in how many pieces: QEMU's own pace changes from one moment to the next, and in
-/// turns that hits all alike.
-const PIECES: u32 = 20;
+/// How long a client is measured in one piece. QEMU's own pace changes from one moment to the next; in turns, that hits all clients
+/// alike.
 const PIECE: Duration = Duration::from_millis(100);
 
 /// How long anything may take that is no measurement.
@@ -55,7 +54,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
         for run in 0..extent.runs {
             note(&format!("qmp: {case}, run {} of {}", run + 1, extent.runs));
             let mut work = SUBJECTS.map(|_| Work::default());
-            for piece in 0..PIECES as usize {
+            for piece in 0..extent.size.qmp_pieces as usize {
                 for index in order(SUBJECTS.len(), run + piece) {
                     let more = SUBJECTS[index].work(&socket, in_flight)?;
                     let sum = &mut work[index];
@@ -67,7 +66,7 @@ pub(crate) fn measure(extent: &Extent) -> Result<()> {
             for (subject, work) in SUBJECTS.iter().zip(work) {
                 report(&case, subject.name(in_flight), &work);
             }
-            if let Some(work) = qemu_qmp(&socket, in_flight)? {
+            if let Some(work) = qemu_qmp(&socket, in_flight, PIECE * extent.size.qmp_pieces)? {
                 report(&case, "qemu.qmp (Python)", &work);
             }
         }
@@ -247,11 +246,11 @@ fn bare(socket: &Path, in_flight: usize) -> Result<Work> {
 }
 
 /// None if it is not installed.
-fn qemu_qmp(socket: &Path, in_flight: usize) -> Result<Option<Work>> {
+fn qemu_qmp(socket: &Path, in_flight: usize, time: Duration) -> Result<Option<Work>> {
     let Some(mut command) = peer::python("qemu_qmp.py") else {
         return Ok(None);
     };
-    let seconds = (PIECE * PIECES).as_secs_f64();
+    let seconds = time.as_secs_f64();
     command
         .arg(socket)
         .args([in_flight.to_string(), seconds.to_string()]);

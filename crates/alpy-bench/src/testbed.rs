@@ -6,7 +6,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use alpy::console::RemoteShell;
 use alpy::docker::Engine;
 use alpy::qemu::{Accelerator, Machine};
 use alpy::{Link, Skeleton, Testbed};
@@ -142,13 +141,11 @@ fn ours(runtime: &Runtime, links: usize, machine: Machine) -> Result<[f64; PHASE
             bed.console().expect("rabbit login: ", LIMIT).await?;
         }
         marks.push(Instant::now());
-        let line = if bed.is_restored() { "" } else { "root" };
-        bed.console().send_line(line).await?;
-        let mut shell = RemoteShell::builder(bed.console().clone(), "rabbit# ")
-            .deadline(LIMIT)
-            .quiet_kernel()
-            .attach()
-            .await?;
+        if !bed.is_restored() {
+            // The login waits for the prompt that has just been read. An empty line makes getty print it again.
+            bed.console().send_line("").await?;
+        }
+        let mut shell = carrot::login(bed).await?;
         marks.push(Instant::now());
         carrot::configure(&mut shell, "configure", &script).await?;
         marks.push(Instant::now());

@@ -63,7 +63,25 @@ pub struct Point {
     pub most: f64,
 }
 
+impl Figure {
+    /// Its area, case, metric and subject.
+    pub fn place(&self) -> (&str, &str, &str, &str) {
+        let Line {
+            case,
+            metric,
+            subject,
+            ..
+        } = &self.line;
+        (&self.area, case, metric, subject)
+    }
+}
+
 impl Figures {
+    /// Adds the figures of another area.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// Takes a line of the program that measures an area.
     pub fn take(&mut self, area: &str, line: &str) -> Result<()> {
         let line = serde_json::from_str(line).with_context(|| format!("{area}: no figure: {line}"))?;

@@ -170,7 +170,7 @@ pub fn all(figures: &Figures, areas: &[String]) -> Vec<Goal> {
     let large = |of: &str| {
         ratio(
             "pcap",
-            "1 GB in the page cache",
+            "1000 MB in the page cache",
             "time, s",
             of,
             "hand-written loop",

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use alpy::docker::Container;
@@ -21,20 +21,22 @@ use crate::figure::{note, print};
 use crate::measure::quantile;
 use crate::{Extent, order, testbed};
 
-const FRAMES: usize = 2000;
 /// Between two frames, in seconds as ping takes them.
 const PAUSE: &str = "0.002";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Says when all that was there before has been read.
 type Ready = oneshot::Sender<()>;
-type Follow = fn(&Path, Ready) -> Result<Vec<f64>>;
+/// Follows a capture until it has seen so many frames.
+type Follow = fn(&Path, usize, Ready) -> Result<Vec<f64>>;
 
 const SUBJECTS: [(&str, Follow); 3] = [
-    ("spinning bare reader", |path, ready| bare(path, ready, || Ok(()))),
-    ("bare reader, woken by inotify", |path, ready| {
+    ("spinning bare reader", |path, frames, ready| {
+        bare(path, frames, ready, || Ok(()))
+    }),
+    ("bare reader, woken by inotify", |path, frames, ready| {
         let changes = Changes::of(path)?;
-        bare(path, ready, || changes.wait())
+        bare(path, frames, ready, || changes.wait())
     }),
     ("alpy-pcap, following", ours),
 ];
@@ -58,10 +60,12 @@ pub(super) fn measure(extent: &Extent) -> Result<()> {
             for index in order(SUBJECTS.len(), run) {
                 let (subject, follow) = SUBJECTS[index];
                 let path = bed.capture(0).path().to_owned();
-                let count = FRAMES.to_string();
+                let frames = extent.size.frames;
+                let count = frames.to_string();
                 let ping = ["ping", "-q", "-i", PAUSE, "-c", &count, "10.0.0.2"];
                 let ping = bed.node(0).application("ping", &image)?.command(ping);
-                let mut delays = delays(ping.capability("NET_RAW"), bed, path, follow).await?;
+                let follow = move |ready| follow(&path, frames, ready);
+                let mut delays = delays(ping.capability("NET_RAW"), bed, follow).await?;
                 print("live", "median, us", subject, quantile(&mut delays, 0.5));
                 print("live", "p99, us", subject, quantile(&mut delays, 0.99));
             }
@@ -72,9 +76,13 @@ pub(super) fn measure(extent: &Extent) -> Result<()> {
 }
 
 /// Follows the capture while the container sends.
-async fn delays(ping: Container, bed: &Testbed, path: PathBuf, follow: Follow) -> Result<Vec<f64>> {
+async fn delays(
+    ping: Container,
+    bed: &Testbed,
+    follow: impl FnOnce(Ready) -> Result<Vec<f64>> + Send + 'static,
+) -> Result<Vec<f64>> {
     let (ready, waiting) = oneshot::channel();
-    let follower = tokio::task::spawn_blocking(move || follow(&path, ready));
+    let follower = tokio::task::spawn_blocking(move || follow(ready));
     // One that fails before says why below.
     if waiting.await.is_ok() {
         ping.run(bed.engine()).await?.success()?;
@@ -99,22 +107,22 @@ fn delay(frame: &[u8]) -> Option<f64> {
 }
 
 /// The limit: it checks nothing. Where it does not wait, it takes a whole processor.
-fn bare(path: &Path, ready: Ready, wait: impl Fn() -> Result<()>) -> Result<Vec<f64>> {
+fn bare(path: &Path, frames: usize, ready: Ready, wait: impl Fn() -> Result<()>) -> Result<Vec<f64>> {
     const HEADER: usize = 16;
     let began = Instant::now();
     let mut file = File::open(path)?;
     file.read_exact(&mut [0; 24])?;
     let mut ready = Some(ready);
-    let mut delays = Vec::with_capacity(FRAMES);
+    let mut delays = Vec::with_capacity(frames);
     let mut buffer = vec![0; 1 << 20];
     let mut filled = 0;
-    while delays.len() < FRAMES {
+    while delays.len() < frames {
         let count = file.read(&mut buffer[filled..])?;
         if count == 0 {
             if let Some(ready) = ready.take() {
                 tell(ready);
             }
-            ensure!(began.elapsed() < LIMIT, "saw {} of {FRAMES} frames", delays.len());
+            ensure!(began.elapsed() < LIMIT, "saw {} of {frames} frames", delays.len());
             wait()?;
             continue;
         }
@@ -136,7 +144,7 @@ fn bare(path: &Path, ready: Ready, wait: impl Fn() -> Result<()>) -> Result<Vec<
     Ok(delays)
 }
 
-fn ours(path: &Path, ready: Ready) -> Result<Vec<f64>> {
+fn ours(path: &Path, frames: usize, ready: Ready) -> Result<Vec<f64>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -144,8 +152,8 @@ fn ours(path: &Path, ready: Ready) -> Result<Vec<f64>> {
         let mut follower = Capture::open(path)?.follow()?;
         while follower.try_next_packet()?.is_some() {}
         tell(ready);
-        let mut delays = Vec::with_capacity(FRAMES);
-        while delays.len() < FRAMES {
+        let mut delays = Vec::with_capacity(frames);
+        while delays.len() < frames {
             let packet = follower.next_packet().await?;
             delays.extend(packet.and_then(|packet| delay(packet.frame().bytes())));
         }

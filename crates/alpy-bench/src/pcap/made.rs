@@ -7,8 +7,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-const SIZE: usize = 1_000_000_000;
-
 /// The port that some packets go to.
 pub(crate) const PORT: u16 = 5201;
 
@@ -38,21 +36,23 @@ fn record_header(number: usize, length: usize) -> [u8; 16] {
 
 /// What is in it.
 pub(crate) struct Made {
+    pub(crate) megabytes: usize,
     pub(crate) packets: usize,
     pub(crate) to_port: usize,
 }
 
 /// Writes it.
-pub(crate) fn write(path: &Path) -> Result<Made> {
+pub(crate) fn write(path: &Path, megabytes: usize) -> Result<Made> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     file.write_all(&file_header())?;
     let mut made = Made {
+        megabytes,
         packets: 0,
         to_port: 0,
     };
     let mut frame = Vec::with_capacity(1514);
     let (mut written, mut random) = (24, 1_u32);
-    while written < SIZE {
+    while written < megabytes * 1_000_000 {
         // Numerical Recipes' generator: good enough to make lengths of.
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let draw = (random >> 16) as usize;
