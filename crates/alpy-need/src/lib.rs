@@ -72,6 +72,13 @@ pub fn root() -> Check {
     }
 }
 
+/// A kernel that can forbid to execute what is in memory alone, and namespaces to try it in.
+pub fn memfd_noexec() -> Check {
+    fs::metadata("/proc/sys/vm/memfd_noexec")
+        .map_err(|error| format!("/proc/sys/vm/memfd_noexec: {error}; remedy: Linux 6.3 or later"))?;
+    program("unshare", "util-linux")
+}
+
 /// A QEMU that emulates x86-64.
 pub fn qemu() -> Check {
     program("qemu-system-x86_64", "qemu-system-x86")

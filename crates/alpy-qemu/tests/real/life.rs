@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A machine's life as it should be.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -57,6 +57,31 @@ async fn keeps_the_image_as_it_was_unless_told_otherwise() {
     whole_life(&Machine::new().disk(Disk::new(&disk).format("raw").persistent())).await;
     let after = fs::read(&disk).unwrap();
     assert_eq!(after[512..1024], before[..512]);
+}
+
+#[tokio::test]
+async fn an_image_that_ends_within_a_sector_is_a_disk_like_others() {
+    need!(qemu);
+    for model in [DiskModel::VirtioBlk, DiskModel::Ide] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = guest::disk(folder.path());
+        let length = (1 << 20) - 24;
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+        let disk = Disk::new(&path).format("raw").model(model).persistent();
+        assert_eq!(
+            whole_life(&Machine::new().disk(disk)).await,
+            "alpy\r\n",
+            "{model:?}"
+        );
+        let after = fs::read(&path).unwrap();
+        assert_eq!(after.len() as u64, length, "{model:?}");
+        assert_eq!(after[512..1024], after[..512], "{model:?}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! A machine that is saved and restored.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use alpy_need::need;
@@ -76,6 +76,13 @@ async fn memory_and_disk_are_as_they_were_and_the_image_and_the_state_are_not_wr
     need!(qemu);
     let folder = tempfile::tempdir().unwrap();
     let disk = guest::disk(folder.path());
+    // It ends within a sector.
+    File::options()
+        .write(true)
+        .open(&disk)
+        .unwrap()
+        .set_len((1 << 20) - 24)
+        .unwrap();
     let image = fs::read(&disk).unwrap();
     let state = folder.path().join("state");
     fs::create_dir(&state).unwrap();
