@@ -72,6 +72,18 @@ async fn a_probe_notices_what_it_is_there_for() -> Result<()> {
                 "link0.pcap, saw none",
             )?;
 
+            // The client would try for a minute.
+            let image = rabbit::image(bed.node(1).engine(), "http").await?;
+            let server = bed
+                .node(1)
+                .application("http-server", &image)?
+                .command(["httpd", "-f", "-p", "80", "-h", "/nowhere"])
+                .start(bed.node(1).engine())
+                .await?;
+            red(
+                http::listens(bed.node(1), &server).await,
+                "can't change directory to '/nowhere'",
+            )?;
             let server = http::serve(bed.node(1), "server").await?;
             let pages = http::requests(client, SERVER, 2).await?;
             ensure!(http::share(&pages, "other")? == 0.0, "no other server has answered");
