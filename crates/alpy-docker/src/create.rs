@@ -31,6 +31,9 @@ pub(crate) async fn create(engine: &Engine, spec: &Container) -> Result<Guard> {
         let env = body.env.get_or_insert_default();
         for_podman(engine, spec, &step, body.host_config.get_or_insert_default(), env).await?;
     }
+    if engine.info().remapped {
+        body.host_config.get_or_insert_default().userns_mode = Some("host".to_owned());
+    }
     let created = engine.docker.create_container(Some(options), body);
     match engine.ask(&step, created).await {
         Ok(answer) => Ok(Guard::new(engine, answer.id)),

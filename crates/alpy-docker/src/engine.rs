@@ -53,6 +53,9 @@ pub struct EngineInfo {
     pub api_version: String,
     /// It runs without root's rights.
     pub rootless: bool,
+    /// It gives each container a user namespace of its own (dockerd's `userns-remap`). The containers of this crate have the host's,
+    /// as with `--userns=host`: processes in sibling namespaces have no rights over each other's networks.
+    pub remapped: bool,
     /// It is Podman, whose differences from Docker this crate bridges.
     pub podman: bool,
 }
@@ -457,6 +460,7 @@ async fn greet(candidate: &Candidate) -> Result<Engine, Reason> {
         version: String::new(),
         api_version: String::new(),
         rootless: peer.is_ok_and(|peer| peer.uid() != 0),
+        remapped: false,
         podman: false,
     };
     timeout(LIMIT, introduce(socket, info, pid))
@@ -487,9 +491,11 @@ async fn introduce(
         info.version = version.version.unwrap_or_default();
         info.api_version = version.api_version.unwrap_or_default();
         let security = described.security_options.unwrap_or_default();
-        info.rootless = security
-            .iter()
-            .any(|option| option == "name=rootless" || option == "rootless");
+        let has = |name: &str| {
+            let mut options = security.iter();
+            options.any(|option| option.strip_prefix("name=").unwrap_or(option) == name)
+        };
+        (info.rootless, info.remapped) = (has("rootless"), has("userns"));
         match api_version(&info.api_version) {
             // bollard 0.21 does not send the version; the next one does, and an old engine then refuses what is too new for it.
             Some(older) if older < *API_DEFAULT_VERSION => {

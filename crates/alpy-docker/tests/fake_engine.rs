@@ -537,6 +537,26 @@ async fn podman_refuses_a_command_before_its_start() {
     );
 }
 
+/// With `userns-remap`, a helper in a namespace of its own could not make a tap in that of a node.
+#[tokio::test]
+async fn where_users_are_mapped_containers_have_the_host_s_namespace() {
+    for (option, expected) in [("name=userns", 1), ("name=cgroupns", 0)] {
+        let fake = Fake::new(move |request| match request {
+            "GET /_ping" => Json("OK"),
+            "GET /version" => Json(r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#),
+            "GET /info" => Json(match option {
+                "name=userns" => r#"{"SecurityOptions":["name=seccomp,profile=default","name=userns"]}"#,
+                _ => r#"{"SecurityOptions":["name=seccomp,profile=default","name=cgroupns"]}"#,
+            }),
+            _ => Close,
+        });
+        let engine = fake.connect().await.unwrap();
+        assert_eq!(engine.info().remapped, expected == 1);
+        Container::new("i").start(&engine).await.unwrap_err();
+        assert_eq!(fake.heard(r#""UsernsMode":"host""#), expected, "{option}");
+    }
+}
+
 /// Podman does not remove a node before the containers that name it.
 #[tokio::test]
 async fn podman_hears_of_no_node_but_of_its_namespaces() {

@@ -183,7 +183,14 @@ async fn of_helper<T>(
     work: impl Future<Output = alpy_netns::Result<T>>,
 ) -> Result<T> {
     tokio::select! {
-        answer = work => answer.map_err(at(name)),
+        answer = work => match answer {
+            // Its end is not known yet to the engine.
+            Err(gone @ alpy_netns::Error::HelperGone { .. }) => {
+                running.wait(LIMIT).await?.success()?;
+                Err(at(name)(gone))
+            }
+            answer => answer.map_err(at(name)),
+        },
         output = running.wait(LIMIT) => {
             output?.success()?;
             Err(Error::HelperSilent { name: name.to_owned() })
