@@ -67,8 +67,8 @@ async fn a_disk_that_is_full_fails_the_test_and_names_the_capture() {
         .envs(small.is_none().then_some((LIMITED, "1")))
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(120), command.output());
-    let output = output.await.unwrap().unwrap();
+    // Its testbed has a deadline, which a busy host does not shorten.
+    let output = command.output().await.unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(101), "{text}");
     assert!(text.contains("its body passed, its teardown did not"), "{text}");

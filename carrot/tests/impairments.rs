@@ -34,7 +34,7 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
 
             let from = filter::ip_from([192, 168, 0, 1]);
             let data = |packet: &Packet<'_>| from(packet) && packet.frame().original_len() > 1000;
-            let limited = async || iperf3::measure(node, "192.168.1.1", Load::TcpSeconds(5)).await;
+            let limited = async || iperf3::measure(node, "192.168.1.1", Load::TcpSeconds(8)).await;
             node.impair(|impairment| impairment.rate_bits(1_000_000)).await?;
             rate::expect(bed, 0, data, LEAST..=MOST, limited).await?;
 

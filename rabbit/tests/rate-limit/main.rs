@@ -29,7 +29,7 @@ async fn rate_limit() -> Result<()> {
             carrot::configure(&mut shell, "configure-rabbit", include_str!("configure-rabbit")).await?;
             let most = LIMIT + BURST / rate::STRETCH.as_secs_f64();
             let load =
-                async || iperf3::measure(bed.node(0), "192.168.1.2", iperf3::Load::TcpSeconds(5)).await;
+                async || iperf3::measure(bed.node(0), "192.168.1.2", iperf3::Load::TcpSeconds(8)).await;
             rate::expect(bed, 1, is_data, LEAST * LIMIT..=most, load).await?;
             server.stop().await?;
             carrot::poweroff(bed, shell).await
