@@ -156,6 +156,10 @@ mod tests {
     fn says_what_iperf3_says_went_wrong() {
         let error = parse(&serde_json::json!({ "error": "unable to connect" })).unwrap_err();
         assert_eq!(error.to_string(), "iperf3: unable to connect");
-        assert!(parse(&serde_json::json!({ "end": {} })).is_err());
+        let error = parse(&serde_json::json!({ "end": {} })).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the report of iperf3 has no sum of what was received: {}"
+        );
     }
 }

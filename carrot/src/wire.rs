@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alpy::pcap::{Capture, Packet};
 use alpy::{Node, Testbed};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 /// A link on which nothing passes for so long is quiet.
 const QUIET: Duration = Duration::from_millis(300);
@@ -152,57 +152,6 @@ fn counted(node: &Node) -> Result<u64> {
     Ok(counters.rx_packets + counters.tx_packets)
 }
 
-/// A rate on the wire in bits per second, Ethernet headers included.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
-    /// From the first packet to the last one.
-    pub average: f64,
-    /// The median of the rates over every 100 packets in a row: what was carried while packets flowed, with pauses in which a
-    /// busy machine gave the guest or a node no time left out.
-    pub median: f64,
-}
-
-/// The rate of wanted packets of a capture. A capture of fewer than 102 packets has one stretch, and so one rate.
-pub fn rate(capture: &Capture, wanted: impl Fn(&Packet<'_>) -> bool) -> Result<Rate> {
-    let sizes: Vec<(Duration, f64)> = capture
-        .filter(wanted)?
-        .iter()
-        .map(Packet::frame)
-        .map(|frame| (frame.timestamp(), f64::from(frame.original_len()) * 8.0))
-        .collect();
-    rate_of(&sizes).with_context(|| format!("cannot tell a rate from {}", capture.path().display()))
-}
-
-/// The rate of packets that arrived at these times and have these sizes in bits.
-fn rate_of(packets: &[(Duration, f64)]) -> Result<Rate> {
-    const STRETCH: usize = 100;
-    ensure!(packets.len() >= 2, "expected packets, saw {}", packets.len());
-    // The first packet begins the time, so that its bits do not count.
-    let over = |stretch: &[(Duration, f64)]| {
-        let seconds = stretch[stretch.len() - 1]
-            .0
-            .saturating_sub(stretch[0].0)
-            .as_secs_f64();
-        stretch[1..].iter().map(|(_, bits)| bits).sum::<f64>() / seconds
-    };
-    let average = over(packets);
-    ensure!(
-        average.is_finite(),
-        "expected packets over some time, saw {} at once",
-        packets.len()
-    );
-    let mut rates: Vec<f64> = packets
-        .windows(packets.len().min(STRETCH + 1))
-        .map(over)
-        .collect();
-    let middle = rates.len() / 2;
-    let (_, median, _) = rates.select_nth_unstable_by(middle, f64::total_cmp);
-    Ok(Rate {
-        average,
-        median: *median,
-    })
-}
-
 /// The bytes of an untagged IPv4 packet with the time to live and the checksum over it taken out, and the time to live.
 fn without_ttl(packet: &Packet<'_>) -> Option<(Vec<u8>, u8)> {
     const ETHERNET: usize = 14;
@@ -215,57 +164,4 @@ fn without_ttl(packet: &Packet<'_>) -> Option<(Vec<u8>, u8)> {
     bytes[TTL] = 0;
     bytes[CHECKSUM..CHECKSUM + 2].fill(0);
     Some((bytes.split_off(ETHERNET), ip.ttl))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FRAME: f64 = 1514.0 * 8.0;
-
-    /// Frames at 1 Mbit/s, with these pauses before the frames of these numbers.
-    fn frames(count: u32, pauses: &[(u32, u64)]) -> Vec<(Duration, f64)> {
-        let mut at = Duration::ZERO;
-        (0..count)
-            .map(|number| {
-                let pause: u64 = pauses
-                    .iter()
-                    .filter(|(n, _)| *n == number)
-                    .map(|(_, ms)| ms)
-                    .sum();
-                at += Duration::from_secs_f64(FRAME / 1e6) + Duration::from_millis(pause);
-                (at, FRAME)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn even_traffic_has_one_rate() {
-        let rate = rate_of(&frames(400, &[])).unwrap();
-        assert!((rate.average - 1e6).abs() < 1.0, "{rate:?}");
-        assert!((rate.median - 1e6).abs() < 1.0, "{rate:?}");
-    }
-
-    #[test]
-    fn a_pause_shows_in_the_average_alone() {
-        let rate = rate_of(&frames(400, &[(200, 1500)])).unwrap();
-        assert!(rate.average < 0.8e6, "{rate:?}");
-        assert!((rate.median - 1e6).abs() < 1.0, "{rate:?}");
-    }
-
-    #[test]
-    fn steady_starvation_shows_in_both() {
-        let pauses: Vec<(u32, u64)> = (0..400).step_by(40).map(|number| (number, 200)).collect();
-        let rate = rate_of(&frames(400, &pauses)).unwrap();
-        assert!(rate.median < 0.8e6, "{rate:?}");
-    }
-
-    #[test]
-    fn one_packet_or_many_at_once_have_no_rate() {
-        let alone = rate_of(&frames(1, &[])).unwrap_err().to_string();
-        assert_eq!(alone, "expected packets, saw 1");
-        let at_once = [(Duration::from_secs(1), FRAME); 3];
-        let at_once = rate_of(&at_once).unwrap_err().to_string();
-        assert_eq!(at_once, "expected packets over some time, saw 3 at once");
-    }
 }

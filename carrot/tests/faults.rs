@@ -16,7 +16,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 #[tokio::test]
 async fn a_kernel_that_panics_is_an_error_at_once() {
     need!(docker, qemu);
-    let mut began = None;
+    let mut took = None;
     let failure = Testbed::builder("kernel-panic")
         .machine(
             rabbit::machine()
@@ -26,15 +26,19 @@ async fn a_kernel_that_panics_is_an_error_at_once() {
         )
         .link(Link::new())
         .run(async |bed| -> TestResult {
-            began = Some(Instant::now());
+            let began = Instant::now();
             bed.start_cpu().await?;
-            carrot::login(bed).await?;
+            let panicked = carrot::login(bed).await;
+            let machine = bed.dut(0).processor_time();
+            let starved = machine.map_or(Duration::ZERO, |machine| machine.starved());
+            took = Some(began.elapsed().saturating_sub(starved));
+            panicked?;
             Ok(())
         })
         .await
         .unwrap_err();
-    // Half of the time that a boot may take.
-    assert!(began.unwrap().elapsed() < Duration::from_secs(30));
+    // Half of the time that a boot may take, as limits count it.
+    assert!(took.unwrap() < Duration::from_secs(30), "{took:?}");
     let text = failure.to_string();
     println!("{text}");
     for part in [
@@ -63,8 +67,8 @@ async fn a_disk_that_is_full_fails_the_test_and_names_the_capture() {
         .envs(small.is_none().then_some((LIMITED, "1")))
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(120), command.output());
-    let output = output.await.unwrap().unwrap();
+    // Its testbed has a deadline, which a busy host does not shorten.
+    let output = command.output().await.unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(101), "{text}");
     assert!(text.contains("its body passed, its teardown did not"), "{text}");

@@ -262,13 +262,33 @@ fn normal(packet: &Packet<'_>) -> Option<String> {
     Some(format!("{} {} {body}", macs[1], macs[0]))
 }
 
+/// What a frame is, as [`normal`] writes it.
+fn kind(frame: &str) -> &'static str {
+    let (_, body) = frame.rsplit_once(' ').unwrap();
+    match (&body[..4], &body[14..16], body.get(44..46)) {
+        // An ARP packet has its operation there, and an IPv4 packet the type of its ICMP message behind 20 bytes of header.
+        ("0001", "01", _) => "ARP request",
+        ("0001", "02", _) => "ARP reply",
+        ("0800", _, Some("08")) => "echo request",
+        ("0800", _, Some("00")) => "echo reply",
+        _ => "other",
+    }
+}
+
 #[tokio::test]
 async fn a_restored_rabbit_and_a_booted_one_see_the_same_wire() {
     need!(docker, qemu);
     let restored = wire("wire-restored", shared()).await;
     let booted = wire("wire-booted", SavedStates::off()).await;
-    assert!(booted[0].len() >= 6, "{booted:?}");
     assert_eq!(restored, booted);
+    for link in booted {
+        let kinds: Vec<_> = link.iter().map(|frame| kind(frame)).collect();
+        let [asks, answers, echoes @ ..] = &kinds[..] else {
+            panic!("{link:#?}")
+        };
+        assert_eq!([*asks, *answers], ["ARP request", "ARP reply"], "{link:#?}");
+        assert_eq!(echoes, ["echo request", "echo reply"].repeat(3), "{link:#?}");
+    }
 }
 
 /// The folders of the states, and the lines of a log that speak of them.

@@ -219,14 +219,19 @@ fn measure(
     let factor = if area == "testbed" { request.links.len() } else { 1 };
     let limit = START + RUN * request.runs * u32::try_from(factor)?;
     let mut unreadable = Ok(());
-    let ended = process::follow(command, Kind::Group, Some(limit), |stream, line| match stream {
-        Stream::Out => {
-            if let Err(error) = figures.take(area, line) {
-                unreadable = Err(error);
+    let ended = process::follow(
+        command,
+        Kind::Group,
+        Some(limit.into()),
+        |stream, line| match stream {
+            Stream::Out => {
+                if let Err(error) = figures.take(area, line) {
+                    unreadable = Err(error);
+                }
             }
-        }
-        Stream::Err => eprint!("{line}"),
-    })?;
+            Stream::Err => eprint!("{line}"),
+        },
+    )?;
     process::check_interrupted()?;
     unreadable?;
     if ended.timed_out {

@@ -200,6 +200,10 @@ mod tests {
         assert!(executable_in(&line(true, "null")).unwrap().is_none());
         let finished = executable_in(r#"{"reason":"build-finished","success":true}"#);
         assert!(finished.unwrap().is_none());
-        assert!(executable_in(r#"{"reason":"compiler-artifact"}"#).is_err());
+        let torn = executable_in(r#"{"reason":"compiler-artifact"}"#).err().unwrap();
+        assert_eq!(
+            torn.to_string(),
+            r#"read Cargo's line {"reason":"compiler-artifact"}"#
+        );
     }
 }

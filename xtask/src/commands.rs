@@ -72,10 +72,15 @@ impl Run {
             .envs(environment.iter().cloned())
             .envs(self.variables.iter().copied());
         let (mut stdout, mut stderr) = (String::new(), String::new());
-        let ended = process::follow(command, Kind::Group, Some(LIMIT), |stream, line| match stream {
-            Stream::Out => stdout.push_str(line),
-            Stream::Err => stderr.push_str(line),
-        })?;
+        let ended = process::follow(
+            command,
+            Kind::Group,
+            Some(LIMIT.into()),
+            |stream, line| match stream {
+                Stream::Out => stdout.push_str(line),
+                Stream::Err => stderr.push_str(line),
+            },
+        )?;
         process::check_interrupted()?;
         let all = || format!("{stdout}{stderr}");
         ensure!(

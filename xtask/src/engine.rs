@@ -4,7 +4,7 @@
 mod discover;
 mod keeper;
 mod lease;
-mod remains;
+pub mod remains;
 
 use std::path::Path;
 

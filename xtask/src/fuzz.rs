@@ -241,7 +241,7 @@ impl Fuzzer {
         let mut seen = Seen::default();
         let mut failure = Ok(());
         let started = Instant::now();
-        let ended = process::follow(command, Kind::Group, Some(time + GRACE), |_, line| {
+        let ended = process::follow(command, Kind::Group, Some((time + GRACE).into()), |_, line| {
             seen.line(line);
             if failure.is_ok() {
                 failure = written.write_all(line.as_bytes());

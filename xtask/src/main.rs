@@ -15,6 +15,7 @@ mod fuzz;
 mod image_task;
 mod images;
 mod libtest;
+mod limit;
 mod needs;
 mod partitions;
 mod process;

@@ -18,6 +18,7 @@ use nix::sys::signal::{self, SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, getpid, getppid};
 
+use crate::limit::Limit;
 use crate::stop;
 
 /// How long a process may take to end once it was asked to.
@@ -196,7 +197,7 @@ pub fn run(command: Command, kind: Kind) -> Result<ExitStatus> {
 pub fn follow(
     mut command: Command,
     kind: Kind,
-    limit: Option<Duration>,
+    limit: Option<Limit>,
     line: impl FnMut(Stream, &str),
 ) -> Result<Ended> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -292,8 +293,9 @@ impl Running {
     }
 
     /// Waits for the end, and for the end of the output.
-    fn wait(mut self, limit: Option<Duration>, mut line: impl FnMut(Stream, &str)) -> Result<Ended> {
-        let mut deadline = limit.map(|limit| Instant::now() + limit);
+    fn wait(mut self, limit: Option<Limit>, mut line: impl FnMut(Stream, &str)) -> Result<Ended> {
+        let began = Instant::now();
+        let mut deadline = limit.map(|limit| began + limit.first());
         let mut stage = Stage::Running;
         let mut timed_out = false;
         while stage != Stage::Exited || self.open > 0 {
@@ -318,10 +320,13 @@ impl Running {
                 }
                 (Ok(Event::Interrupted), _) => {}
                 (Err(_), Stage::Running) => {
-                    timed_out = true;
-                    stage = Stage::Asked;
-                    self.signal(Signal::SIGTERM);
-                    deadline = Some(Instant::now() + GRACE);
+                    let left = limit.and_then(|limit| limit.left(began.elapsed(), self.pid()));
+                    if left.is_none() {
+                        timed_out = true;
+                        stage = Stage::Asked;
+                        self.signal(Signal::SIGTERM);
+                    }
+                    deadline = Some(Instant::now() + left.unwrap_or(GRACE));
                 }
                 (Err(_), Stage::Asked) => {
                     stage = Stage::Killed;
@@ -449,7 +454,7 @@ mod tests {
         let ended = follow(
             shell("sleep 60 & echo $!; wait"),
             Kind::Group,
-            Some(Duration::from_millis(300)),
+            Some(Duration::from_millis(300).into()),
             |_, line| {
                 child.push_str(line);
             },

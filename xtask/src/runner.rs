@@ -37,10 +37,9 @@ pub struct Test {
 }
 
 impl Test {
-    /// Whether no other test can run beside one of these: the storm looks for what is left on the whole machine, the tests of the console
-    /// hold a timeout to 50 ms.
+    /// Whether no other test can run beside one of these: the storm looks for what is left on the whole machine.
     pub fn is_alone(&self) -> bool {
-        ["alpy/storm", "alpy-console/console"].contains(&self.name.as_str())
+        self.name == "alpy/storm"
     }
 
     /// The command that runs one of its tests again.

@@ -68,7 +68,9 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         .env("ALPY_STORM_ROUNDS", rounds.to_string())
         .envs(settings);
     let limit = START + ROUND * rounds;
-    let ended = process::follow(command, Kind::Group, Some(limit), |_, line| eprint!("{line}"))?;
+    let ended = process::follow(command, Kind::Group, Some(limit.into()), |_, line| {
+        eprint!("{line}")
+    })?;
     engine.release()?;
     Ok(if ended.status.success() {
         ExitCode::SUCCESS

@@ -10,7 +10,7 @@ use alpy::pcap::{Packet, filter};
 use alpy::qemu::Machine;
 use alpy::{Link, Node, Testbed, step};
 use alpy_need::need;
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use carrot::ping;
 
 use crate::SOON;
@@ -110,7 +110,7 @@ async fn follows_its_peer(protocol: Protocol) -> Result<()> {
             ping::is_lost(bed.node(0), &behind).await?;
 
             let bird = start_peer(bed.node(1), protocol.bird).await?;
-            route(&mut frr, "192.168.1.1, via eth1").await?;
+            route(bed, &mut frr, "192.168.1.1, via eth1").await?;
             wan.expect(protocol.announces, SOON).await?;
             wan.expect_none(filter::icmp_echo_to(BEHIND), Duration::ZERO)
                 .await?;
@@ -120,7 +120,7 @@ async fn follows_its_peer(protocol: Protocol) -> Result<()> {
             let end = wan.mark("the peer ends")?;
             let ended = step!("End the peer", bird.stop("SIGTERM", SOON)).await?;
             tracing::debug!("{}{}", ended.stdout_text(), ended.stderr_text());
-            route(&mut frr, "Network not in table").await?;
+            route(bed, &mut frr, "Network not in table").await?;
             let after = wan.since(&end)?;
             after.expect(protocol.leaves, SOON).await?;
             ping::is_lost(bed.node(0), &behind).await?;
@@ -183,25 +183,25 @@ async fn start_peer(node: &Node, protocol: &str) -> Result<Running> {
     step!("Start the peer", started).await
 }
 
-/// Waits until FRR says this of the network.
-async fn route(frr: &mut CliSession, wanted: &str) -> Result<()> {
+/// Waits until FRR says this of the network, not counting the time in which the host starves the guest.
+async fn route(bed: &Testbed, frr: &mut CliSession, wanted: &str) -> Result<()> {
     let command = format!("show ip route {NETWORK}");
     let mut looks = tokio::time::interval(Duration::from_millis(100));
+    let mut limit = bed.qemu().timer()(CONVERGENCE);
     let mut seen = String::new();
     let wait = async {
         while !seen.contains(wanted) {
-            looks.tick().await;
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = &mut limit => {
+                    bail!("expected {wanted:?} of `{command}` within {CONVERGENCE:?}, saw {seen:?}")
+                }
+            }
             seen = frr.run_ignoring_status(&command).await?.text().into_owned();
         }
-        anyhow::Ok(())
+        Ok(())
     };
-    let waited = step!(
-        format!("Wait until FRR says {wanted:?} of {NETWORK}"),
-        tokio::time::timeout(CONVERGENCE, wait)
-    )
-    .await;
-    waited
-        .with_context(|| format!("expected {wanted:?} of `{command}` within {CONVERGENCE:?}, saw {seen:?}"))?
+    step!(format!("Wait until FRR says {wanted:?} of {NETWORK}"), wait).await
 }
 
 /// The peer's BGP messages from the first of this type on, if there is one: RFC 4271, section 4.1.

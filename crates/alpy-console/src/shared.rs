@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::transcript::Transcript;
@@ -14,6 +15,8 @@ use crate::window::Window;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
+/// How many chunks are read before other tasks have their turn: while output floods, a deadline is kept to twice as many.
+const TURN: usize = 16;
 /// How many chunks a console still reads that is closed while bytes keep coming.
 const LAST_CHUNKS: usize = 64;
 
@@ -84,7 +87,13 @@ pub(crate) async fn drain(
         reason: "the reader was stopped".to_owned(),
     };
     let mut chunk = vec![0; CHUNK];
+    let mut turn = 0;
     ended.reason = loop {
+        if turn == TURN {
+            turn = 0;
+            yield_now().await;
+        }
+        turn += 1;
         let read = tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => break "closed".to_owned(),

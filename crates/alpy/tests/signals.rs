@@ -5,27 +5,37 @@
 mod support;
 
 use std::env;
+use std::fmt::Debug;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use alpy::docker::Engine;
+use alpy::logging::EvidenceLayer;
 use alpy::qemu::Machine;
 use alpy::{Link, TestResult, Testbed, TestbedBuilder};
 use alpy_need::need;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, raise, sigaction};
 use nix::unistd::Pid;
 use support::{containers_of, eventually};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child as Process, ChildStderr, Command};
 use tokio::time::timeout;
+use tracing::field::Field;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Longer than a testbed takes from its start to its end on a busy machine, with a QEMU that does not end.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The variable that tells the child what to do.
 const MODE: &str = "ALPY_SIGNALS_MODE";
+
+/// The variable with the log message at which the child raises SIGTERM, and what it says then.
+const RAISE_AT: &str = "ALPY_SIGNALS_RAISE_AT";
+const RAISED: &str = "RAISED";
 
 #[tokio::test]
 async fn after_the_last_testbed_a_signal_ends_the_process() {
@@ -73,6 +83,31 @@ async fn a_signal_in_the_teardown_ends_the_process_when_all_is_gone() {
     assert!(log.contains("test signals-stops failed"), "{log}");
 }
 
+/// The child raises the signal itself, so that it comes at these moments and at no other.
+#[tokio::test]
+async fn a_signal_in_the_look_around_or_in_the_report_ends_the_process_when_all_is_said() {
+    need!(docker, qemu);
+    for (moment, text) in [
+        ("before the look-around", "Exit test environment with failure"),
+        ("before the report is handed over", "report /"),
+    ] {
+        let child = Child::start_with("fails", Some(text));
+        let evidence = child.evidence.path().join("signals-fails");
+        let (log, _evidence) = child.ended_by(Signal::SIGTERM).await;
+        let (_, after) = log
+            .split_once(RAISED)
+            .unwrap_or_else(|| panic!("{moment}: {log}"));
+        // No harness prints it: the process has ended.
+        for part in ["Test failed", "test signals-fails failed: no"] {
+            assert!(after.contains(part), "{moment}: no {part:?} in {log}");
+        }
+        assert!(log.contains("Remove nodes... done"), "{moment}: {log}");
+        assert!(!log.contains("DONE"), "{moment}: {log}");
+        let page = std::fs::read_to_string(evidence.join("report.html")).unwrap();
+        assert!(page.contains("failed"), "{moment}: {page}");
+    }
+}
+
 #[tokio::test]
 async fn a_signal_in_the_set_up_ends_the_process_when_all_is_gone() {
     need!(docker, qemu);
@@ -113,6 +148,16 @@ async fn a_child() {
         // SAFETY: the default action runs no code.
         unsafe { sigaction(signal, &default) }.unwrap();
     }
+    if let Ok(text) = env::var(RAISE_AT) {
+        let steps = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(std::io::stderr);
+        tracing_subscriber::registry()
+            .with(steps)
+            .with(EvidenceLayer::new())
+            .with(RaiseAt(text))
+            .init();
+    }
     let name = format!("signals-{mode}");
     match mode.as_str() {
         "passes" => bed(&name).run(async |_| TestResult::Ok(())).await.unwrap(),
@@ -146,6 +191,24 @@ async fn a_child() {
     std::future::pending::<()>().await;
 }
 
+/// Raises SIGTERM within each event that has this text.
+struct RaiseAt(String);
+
+impl<S: Subscriber> Layer<S> for RaiseAt {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut message = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            if field.name() == "message" {
+                message = format!("{value:?}");
+            }
+        });
+        if message.contains(&self.0) {
+            eprintln!("{RAISED}");
+            raise(Signal::SIGTERM).unwrap();
+        }
+    }
+}
+
 async fn wait(_: &Testbed) -> TestResult {
     eprintln!("BODY");
     std::future::pending().await
@@ -167,12 +230,18 @@ struct Child {
 
 impl Child {
     fn start(mode: &str) -> Self {
+        Self::start_with(mode, None)
+    }
+
+    /// It raises SIGTERM itself when it logs this text.
+    fn start_with(mode: &str, raise_at: Option<&str>) -> Self {
         let evidence = tempfile::tempdir().unwrap();
         let mut command = Command::new(env::current_exe().unwrap());
         command
             .args(["a_child", "--exact", "--ignored", "--nocapture"])
             .env(MODE, mode)
             .env("ALPY_EVIDENCE", evidence.path())
+            .envs(raise_at.map(|text| (RAISE_AT, text)))
             .env_remove("ALPY_PAUSE")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -209,9 +278,14 @@ impl Child {
     }
 
     /// Sends it the signal: it ends by it, and nothing of it stays. Returns its log.
-    async fn ends_by(mut self, signal: Signal) -> String {
+    async fn ends_by(self, signal: Signal) -> String {
         let pid = i32::try_from(self.process.id().unwrap()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
+        self.ended_by(signal).await.0
+    }
+
+    /// It ends by the signal, and nothing of it stays. Returns its log and its evidence.
+    async fn ended_by(mut self, signal: Signal) -> (String, TempDir) {
         let rest = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
                 self.log += &format!("{line}\n");
@@ -231,6 +305,6 @@ impl Child {
             let folder = run.dir.join(format!("alpy-{id}"));
             eventually("its folder is gone", async || !folder.exists()).await;
         }
-        self.log
+        (self.log, self.evidence)
     }
 }

@@ -318,6 +318,7 @@ mod tests {
                 "{area}"
             );
         }
-        assert!(check(&Figures::default(), &["disk".to_owned()], true, true).is_err());
+        let none = check(&Figures::default(), &["disk".to_owned()], true, true);
+        assert_eq!(none.unwrap_err().to_string(), "no figure is expected of disk");
     }
 }

@@ -57,7 +57,7 @@ fn failure(command: Command) -> Result<Option<String>> {
         )));
     }
     let mut last = String::new();
-    let ended = process::follow(command, Kind::Group, Some(LIMIT), |_, line| {
+    let ended = process::follow(command, Kind::Group, Some(LIMIT.into()), |_, line| {
         if !line.trim().is_empty() {
             line.trim().clone_into(&mut last);
         }

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::iter;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -70,7 +71,7 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
     let (sender, events) = mpsc::channel();
     let accepting = sender.clone();
     thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for stream in each(|| listener.accept().map(|(stream, _)| stream)) {
             if accepting.send(Event::Joined(stream)).is_err() {
                 break;
             }
@@ -101,6 +102,22 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
     remains::remove_files(folder, runtime)?;
     result.map(|()| ExitCode::SUCCESS)
     // The connections that are still open end here, with the process: the last user waits for that.
+}
+
+/// The pause after a failed accept(2).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Each connection. A failed accept(2) ends nothing: a process that is out of descriptors has some again later, and the kernel does not tell
+/// when.
+fn each<T>(mut accept: impl FnMut() -> io::Result<T>) -> impl Iterator<Item = T> {
+    iter::from_fn(move || {
+        loop {
+            match accept() {
+                Ok(stream) => return Some(stream),
+                Err(_) => thread::park_timeout(PAUSE),
+            }
+        }
+    })
 }
 
 struct Keeper<'a> {
@@ -290,4 +307,23 @@ fn explain(error: &anyhow::Error, folder: &Path) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let tail = lines[lines.len().saturating_sub(12)..].join("\t");
     format!("{error:#}; the end of {}:\t{tail}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_failure_to_accept_is_waited_out_with_pauses() {
+        let (mut calls, began) = (0, Instant::now());
+        let mut accept = || {
+            calls += 1;
+            match calls {
+                1..=3 => Err(Errno::EMFILE.into()),
+                _ => Ok(calls),
+            }
+        };
+        assert_eq!(each(&mut accept).take(2).collect::<Vec<_>>(), [4, 5]);
+        assert!(began.elapsed() >= 3 * PAUSE, "{:?}", began.elapsed());
+    }
 }

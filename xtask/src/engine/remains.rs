@@ -98,7 +98,7 @@ fn open_folders(folder: &Path) {
 /// Kills all descendants of this process, which adopts orphans, until there are none.
 pub fn kill_descendants() -> Result<()> {
     let gone = process::poll_to_the_end(Duration::from_secs(20), || {
-        let descendants = descendants(getpid(), &processes(|_| true));
+        let descendants = descendants_of(getpid());
         kill_all(&descendants);
         descendants.is_empty().then_some(())
     });
@@ -138,10 +138,11 @@ fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Pid> {
         .collect()
 }
 
-fn descendants(ancestor: Pid, all: &[Pid]) -> Vec<Pid> {
+/// The processes that a process has started, and those that they have started.
+pub fn descendants_of(ancestor: Pid) -> Vec<Pid> {
+    let all = processes(|_| true).into_iter();
     let parents: Vec<(Pid, Pid)> = all
-        .iter()
-        .filter_map(|&pid| Some((pid, Process(pid).parent()?)))
+        .filter_map(|pid| Some((pid, Process(pid).parent()?)))
         .collect();
     let mut found = vec![ancestor];
     let mut next = 0;

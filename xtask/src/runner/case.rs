@@ -9,12 +9,13 @@ use anyhow::Result;
 
 use super::{Environment, Test};
 use crate::libtest::{Case, CaseVerdict, end_of};
+use crate::limit::Limit;
 use crate::process::{self, Ended, Kind};
 use crate::progress::{Progress, Ticket};
 
-/// The time that a test may take: a little more than ten times the deadline of a testbed, which is what alpy allows on a host that keeps the
-/// machine from running.
-const LIMIT: Duration = Duration::from_secs(3300);
+/// The time that a test may take. The deadline of a testbed is five minutes by default, and that of no test is longer than eight. The time for
+/// which the host kept the test from running does not count, up to what is a little more than ten times the default: alpy's own limit.
+const LIMIT: Limit = Limit::of_running(Duration::from_secs(600), Duration::from_secs(3300));
 
 /// The variable that has testbeds wait for a person. Such a test has no limit.
 const PAUSE: &str = "ALPY_PAUSE";
@@ -30,7 +31,7 @@ pub(super) struct Runner<'a> {
     environment: &'a Environment,
     scratch: &'a Path,
     progress: &'a Progress,
-    limit: Option<Duration>,
+    limit: Option<Limit>,
 }
 
 impl<'a> Runner<'a> {
@@ -68,8 +69,11 @@ impl<'a> Runner<'a> {
         let skip = skip_of(ended.pid, &fs::read_to_string(notes.path())?);
         let (verdict, why) = match ended {
             Ended { timed_out: true, .. } => {
-                let limit = self.limit.unwrap_or_default().as_secs();
-                (CaseVerdict::TimedOut, format!("it did not end within {limit} s"))
+                let seconds = started.elapsed().as_secs();
+                (
+                    CaseVerdict::TimedOut,
+                    format!("it did not end, and was ended after {seconds} s"),
+                )
             }
             Ended { status, .. } if !status.success() => {
                 let record = evidence.iter().find_map(|folder| record(folder, ended.pid));

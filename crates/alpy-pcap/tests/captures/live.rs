@@ -4,11 +4,13 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use alpy_pcap::{Capture, Error, Reader, filter};
+use alpy_pcap::{Capture, Error, Reader, Timer, filter};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::build::{FAR, File, file_of, zoo};
@@ -82,6 +84,48 @@ async fn expects_what_is_there_and_what_is_to_come() {
         "{:?}",
         written.elapsed()
     );
+}
+
+#[tokio::test]
+async fn the_captures_timer_measures_every_limit() {
+    // By the wall, each of the limits is over at once. The host keeps the sender from running until `end` is told.
+    let (end, limits) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
+    let timer: Timer = Arc::new({
+        let (end, limits) = (Arc::clone(&end), Arc::clone(&limits));
+        move |limit| {
+            limits.lock().unwrap().push(limit);
+            let end = Arc::clone(&end);
+            Box::pin(async move { end.notified().await })
+        }
+    });
+    let growing = Growing::new();
+    let capture = growing.capture.clone().timer(timer);
+    let rest = capture.since(&capture.mark("the three").unwrap()).unwrap();
+    let instant = Duration::from_nanos(1);
+    let write = async {
+        pause().await;
+        growing.append(&record(17));
+    };
+    let (found, ()) = tokio::join!(rest.expect(filter::vlan(100), instant), write);
+    assert_eq!(found.unwrap().frame().bytes(), zoo()[17]);
+    let write = async {
+        pause().await;
+        growing.append(&record(2));
+    };
+    let rest = rest.since(&rest.mark("the tagged one").unwrap()).unwrap();
+    let (none, ()) = tokio::join!(rest.expect_none(filter::icmp_echo_to(FAR), instant), write);
+    assert!(matches!(none, Err(Error::Seen { .. })), "{none:?}");
+    // Its end is the end of the wait.
+    let over = async {
+        pause().await;
+        end.notify_waiters();
+    };
+    let (unseen, ()) = tokio::join!(timeout(LONG, rest.expect(filter::tcp_syn_to(80), instant)), over);
+    assert!(
+        matches!(unseen, Ok(Err(Error::Unseen { looked_at: 1, .. }))),
+        "{unseen:?}"
+    );
+    assert_eq!(*limits.lock().unwrap(), [instant; 3]);
 }
 
 #[tokio::test]

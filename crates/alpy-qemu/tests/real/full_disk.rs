@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use alpy_need::need;
 use alpy_qemu::{Disk, DiskModel, Error, Machine, Options, Qemu};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::guest::{self, LONG};
@@ -26,13 +27,13 @@ fn qemu_after(folder: &Path, line: &str) -> PathBuf {
 }
 
 /// Runs a guest that writes to its disk, and returns the error that ends it.
-async fn end(machine: &Machine, options: Options, before_it_runs: impl FnOnce()) -> Error {
+async fn end(machine: &Machine, options: Options, before_it_runs: impl AsyncFnOnce(&Qemu)) -> Error {
     let is_restored = format!("{options:?}").contains("Restore");
     let qemu = Qemu::start(machine, Vec::new(), options).await.unwrap();
     if is_restored {
         qemu.restore(LONG).await.unwrap();
     }
-    before_it_runs();
+    before_it_runs(&qemu).await;
     qemu.start_cpu().await.unwrap();
     let error = timeout(LONG, qemu.unexpected_end()).await.unwrap();
     // It comes again for whoever asks later, until the machine is told to end.
@@ -59,7 +60,7 @@ async fn an_overlay_that_cannot_grow_ends_the_machine_and_names_disk_cause_and_t
         saved.quit(LONG).await.unwrap();
         let machine = machine.program(&program);
         for options in [guest::tcg(), guest::tcg().restore_from(state.path())] {
-            let error = end(&machine, options, || ()).await;
+            let error = end(&machine, options, async |_| ()).await;
             assert!(matches!(error, Error::DiskFailed { .. }), "{error:?}");
             let text = error.to_string();
             for part in [
@@ -71,6 +72,29 @@ async fn an_overlay_that_cannot_grow_ends_the_machine_and_names_disk_cause_and_t
                 assert!(text.contains(part), "no {part:?} in {text}");
             }
         }
+    }
+}
+
+/// alpy itself plugs no disk into a machine that runs.
+#[tokio::test]
+async fn a_disk_that_the_caller_has_plugged_in_ends_the_machine_and_is_named() {
+    need!(qemu);
+    let folder = tempfile::tempdir().unwrap();
+    let image = guest::disk(folder.path());
+    let plug = async |qemu: &Qemu| {
+        // As on a full file system: 28 is ENOSPC.
+        let full = json!({"event": "none", "iotype": "write", "errno": 28});
+        let file = json!({"driver": "blkdebug", "node-name": "extra0", "inject-error": [full],
+            "image": {"driver": "file", "filename": image}});
+        let disk = json!({"driver": "virtio-blk-pci", "drive": "extra0", "id": "extra"});
+        for (command, arguments) in [("blockdev-add", file), ("device_add", disk)] {
+            qemu.qmp().execute_raw(command, arguments).await.unwrap();
+        }
+    };
+    let error = end(&guest::idle(), guest::tcg(), plug).await;
+    let text = error.to_string();
+    for part in ["the host cannot write extra0", "No space left on device (ENOSPC)"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
     }
 }
 
@@ -90,7 +114,9 @@ mod as_root {
             .memory_mib(32)
             .program(qemu_after(folder.path(), &line))
             .disk(Disk::new(&image).format("raw"));
-        let text = end(&machine, guest::tcg(), || small.fill()).await.to_string();
+        let text = end(&machine, guest::tcg(), async |_| small.fill())
+            .await
+            .to_string();
         for part in [
             "the host cannot write disk0",
             "No space left on device (ENOSPC)",

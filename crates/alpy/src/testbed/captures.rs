@@ -115,6 +115,8 @@ mod tests {
     use std::io::Write;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use nix::time::ClockId;
+
     use super::*;
 
     /// A capture of so many bytes: classic pcap, little endian, Ethernet, frames of 1,024 bytes.
@@ -161,10 +163,21 @@ mod tests {
             }
         });
         let merged = folder.path().join("links.pcapng");
+        let clocks = [
+            ClockId::CLOCK_THREAD_CPUTIME_ID,
+            ClockId::CLOCK_PROCESS_CPUTIME_ID,
+        ];
+        let processor_time = || clocks.map(|clock| Duration::from(clock.now().unwrap()));
+        let before = processor_time();
         let errors = complete(vec![ended], Vec::new(), Arc::default(), merged.clone()).await;
+        let after = processor_time();
         // Each tick is one while the captures were read: nothing else was awaited.
         let ticks = ticks.load(Ordering::Relaxed);
         ticker.abort();
+        let (here, all) = (after[0] - before[0], after[1] - before[1]);
+        println!("{here:.1?} of {all:.1?} of processor time on the runtime's thread, {ticks} ticks");
+        // However busy the host is, the work was done on another thread.
+        assert!(4 * here < all, "{here:?} of {all:?}");
         assert_eq!(errors, Vec::<String>::new());
         assert!(fs::metadata(merged).unwrap().len() > (mib as u64 - 1) << 20);
         assert!(ticks >= 3, "{ticks} ticks");

@@ -339,3 +339,29 @@ fn folder(evidence: &Evidence, name: Name) -> Result<PathBuf> {
         Err(source) => Err(Error::Evidence { dir, source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_capture_of_a_testbed_does_not_count_the_time_in_which_a_machine_starves() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("link0.pcap");
+        let header = b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x01\0\x01\0\0\0";
+        fs::write(&path, header).unwrap();
+        let starved: Timer = Arc::new(|_| Box::pin(pending()));
+        let capture = open_capture(path, &starved).unwrap();
+        // By the wall, the limit is over at once.
+        let expected = timeout(
+            Duration::from_millis(100),
+            capture.expect(|_| true, Duration::ZERO),
+        );
+        assert!(expected.await.is_err());
+    }
+}

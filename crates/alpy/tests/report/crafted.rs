@@ -109,7 +109,9 @@ fn a_name_that_leads_elsewhere_is_an_error_that_names_the_field() {
         let error = crafted.page().unwrap_err();
         assert!(error.starts_with(&format!("run.json: {field} is ")), "{error}");
         assert!(!crafted.dir().join("report.html").exists());
-        assert!(alpy::runs::read(&crafted.dir()).is_err());
+        let unread = alpy::runs::read(&crafted.dir()).unwrap_err();
+        let source = std::error::Error::source(&unread).unwrap();
+        assert_eq!(source.to_string(), error);
         assert!(alpy::runs::below(crafted.base.path()).is_empty());
     }
 }
@@ -174,7 +176,13 @@ fn a_run_does_not_wait_for_a_pipe_in_the_place_of_its_lock() {
     let folder = base.path().to_owned();
     std::thread::spawn(move || done.send(alpy::evidence::Evidence::create_in(&folder, "t").map(drop)));
     let created = result.recv_timeout(Duration::from_secs(60));
-    assert!(created.expect("it does not wait for ever").is_err());
+    let error = created.expect("it does not wait for ever").unwrap_err();
+    let source = std::error::Error::source(&error).unwrap();
+    // What open(2) says of a pipe that nobody reads.
+    assert_eq!(
+        source.to_string(),
+        ".lock: No such device or address (os error 6)"
+    );
 }
 
 fn pipe(path: &Path) {
