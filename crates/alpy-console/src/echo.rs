@@ -372,6 +372,20 @@ mod tests {
     }
 
     #[test]
+    fn of_a_dialogue_of_alpys_neither_the_echo_nor_its_marks_are_shown() {
+        let echo = || {
+            let mut echo = Echo::default();
+            echo.hide("alpy: done");
+            assert_eq!(echo.begin_typing(), []);
+            echo.typed(b"./wake && echo alpy: do''ne\n");
+            echo
+        };
+        let stream = "./wake && echo alpy: do''ne\r\nalpy: done\r\n[    1.5] eth0: up\r\nalpy: failed 1\r\n";
+        let expected = "[    1.5] eth0: up\r\nalpy: failed 1\r\n";
+        assert_eq!(shown(echo, stream.as_bytes()), expected);
+    }
+
+    #[test]
     fn a_prompt_of_alpys_is_hidden_and_all_else_is_as_it_came() {
         let echo = || {
             let mut echo = Echo::default();
