@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use alpy_netns::MacAddr;
 use alpy_qemu::ProcessorTime;
@@ -52,6 +52,8 @@ pub(crate) struct Record {
     /// A sentence for each machine: what share of the processor time that it was ready to use it got.
     pub(crate) processor: Vec<String>,
     pub(crate) steps: Vec<Step>,
+    /// How many commands of guests' shells are not among the steps, because there were so many.
+    pub(crate) commands_left_out: usize,
     pub(crate) machines: Vec<Machine>,
     pub(crate) links: Vec<Link>,
     pub(crate) containers: Vec<Container>,
@@ -209,6 +211,9 @@ pub(crate) struct Step {
     pub(crate) outcome: Outcome,
     /// How many steps it is within.
     pub(crate) depth: usize,
+    /// Whether it is a command of a guest's shell, and its exit code if it has one.
+    pub(crate) command: bool,
+    pub(crate) exit_code: Option<i32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,14 +293,45 @@ pub(crate) struct File {
     pub(crate) bytes: u64,
 }
 
+/// The moment when a run began, from which all times count that a person reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) instant: Instant,
+    pub(crate) moment: SystemTime,
+}
+
+impl Start {
+    pub(crate) fn now() -> Self {
+        Self {
+            instant: Instant::now(),
+            moment: SystemTime::now(),
+        }
+    }
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self::now()
+    }
+}
+
 /// The record of a run while it goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Record>);
+pub(crate) struct Recorder {
+    start: Start,
+    record: Mutex<Record>,
+}
 
 impl Recorder {
     /// Of a run that begins.
-    pub(crate) fn begin(test: &str, description: Option<&str>, deadline: Duration, attempt: u32) -> Self {
-        Self(Mutex::new(Record {
+    pub(crate) fn begin(
+        start: Start,
+        test: &str,
+        description: Option<&str>,
+        deadline: Duration,
+        attempt: u32,
+    ) -> Self {
+        let record = Record {
             format: FORMAT,
             test: test.to_owned(),
             description: description.map(str::to_owned),
@@ -303,15 +339,24 @@ impl Recorder {
             attempt,
             attempts_of: Some(attempts_of()),
             pid: Some(std::process::id()),
-            began: seconds(SystemTime::now()),
+            began: seconds(start.moment),
             deadline: deadline.as_secs_f64(),
             ..Record::default()
-        }))
+        };
+        Self {
+            start,
+            record: Mutex::new(record),
+        }
+    }
+
+    /// When the run began.
+    pub(crate) fn start(&self) -> Start {
+        self.start
     }
 
     /// The record as it is, to be looked at or added to.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which run it is.
@@ -439,6 +484,8 @@ pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
                     Some((_, StepEnd::Cancelled)) => Outcome::Cancelled,
                 },
                 depth,
+                command: step.is_command,
+                exit_code: step.exit_code,
             });
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alpy_console::Console;
 use alpy_pcap::Capture;
@@ -55,6 +55,7 @@ struct Plan<'a> {
     nodes: Vec<&'a Node>,
     evidence: PathBuf,
     run: &'a Run,
+    began: Instant,
     share: Duration,
     schedules: &'a Schedules,
     timer: &'a Timer,
@@ -126,6 +127,7 @@ impl Parts {
                 nodes: Vec::new(),
                 evidence: folder(&evidence, name)?,
                 run: &run,
+                began: recorder.start().instant,
                 share,
                 schedules: &schedules,
                 timer: &timer,
@@ -209,7 +211,6 @@ impl Parts {
             steps,
             attended,
             until: deadline.until(),
-            unjudged: std::sync::Mutex::default(),
         };
         let unplugged = self
             .links
@@ -247,6 +248,7 @@ impl Plan<'_> {
             macs: &self.macs,
             accelerator: &self.accelerator,
             run: self.run,
+            began: self.began,
             evidence: &self.evidence,
             share: self.share,
             schedules: self.schedules,
@@ -272,7 +274,8 @@ impl Plan<'_> {
             let stream = qemu.take_console().expect("nobody has taken it yet");
             let console = Console::builder()
                 .transcript(&self.evidence)
-                .timer(Arc::clone(self.timer));
+                .timer(Arc::clone(self.timer))
+                .on_command(self.name.on_command());
             let console = match &state {
                 Some(state) => state.console(console)?,
                 None => console,
@@ -298,6 +301,7 @@ impl Plan<'_> {
         let nics = nics.collect::<std::io::Result<_>>().map_err(Error::Runtime)?;
         let mut options = Options::new()
             .evidence(&self.evidence)
+            .clock_start(self.began)
             .timer(Arc::clone(self.timer))
             .accelerator(self.accelerator.clone());
         if let Some(state) = state {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use alpy_console::{Console, Guest, RemoteShell};
+use alpy_console::{CommandEnd, Console, Guest, NOTHING_PRINTED, RemoteShell};
 use alpy_qemu::{ProcessorTime, Qemu, Recipe};
 use alpy_qmp::Client;
 
@@ -13,10 +13,14 @@ use crate::failure::chain;
 use crate::login;
 use crate::report::Words;
 use crate::step;
+use crate::step::command;
 
 /// How much of the console and of QEMU's events an error shows.
 const CONSOLE_LINES: usize = 30;
 const EVENTS: usize = 10;
+
+/// A restored guest has nothing to say before it is asked.
+const NOTHING_SINCE_RESTORED: &str = "nothing was printed on the console since the saved state was restored";
 
 /// A device under test: one of the machines of a testbed.
 #[derive(Debug)]
@@ -42,6 +46,14 @@ impl Name {
             text.to_owned()
         } else {
             format!("{text} (machine {})", self.index)
+        }
+    }
+
+    /// What its console calls when a command begins, so that the command is a step.
+    pub(super) fn on_command(self) -> impl Fn(&str) -> Box<dyn FnOnce(CommandEnd) + Send> + Send + Sync {
+        move |command| {
+            let text = self.step(&command::text_of(command));
+            Box::new(command::on_command(text))
         }
     }
 }
@@ -168,6 +180,11 @@ impl Dut {
     /// What it said last.
     pub(super) fn words(&self) -> Words {
         let console = self.console.tail(CONSOLE_LINES);
+        let console = match console.trim().is_empty() {
+            false => console.as_str(),
+            true if self.restored => NOTHING_SINCE_RESTORED,
+            true => NOTHING_PRINTED,
+        };
         let events = self.qmp().recent_events(EVENTS);
         Words {
             console: console.lines().map(str::to_owned).collect(),

@@ -99,8 +99,8 @@ async fn a_test_that_cannot_judge_has_neither_passed_nor_failed() {
         );
         let measure = async { Err::<(), _>(bed.cannot_be_judged("nothing was measured")) };
         let measured = step!("Measure a rate", measure).await;
-        // As anyhow does it, which hides the type of what it holds.
-        Err(measured.unwrap_err().to_string().into())
+        // It hides the type of what it holds.
+        Err(anyhow::Error::from(measured.unwrap_err()).into())
     })
     .await;
     assert!(failure.is_unjudged());

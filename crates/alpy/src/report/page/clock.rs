@@ -17,7 +17,8 @@ const FOLDED_FROM: usize = 8;
 /// What all have said, side by side.
 pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
     page.push_str(
-        "<section id=\"clock\"><h2>Output on one clock</h2>\n<p class=\"small\">Seconds since the run began.</p>\n",
+        "<section id=\"clock\"><h2>Output on one clock</h2>\n<p class=\"small\">Seconds since the run began. What a guest prints of itself, such as \
+         <code>[ 12.345]</code> of a Linux kernel, counts from the guest's boot.</p>\n",
     );
     let lanes = [
         (Lane::Log, "log", "Log"),
