@@ -315,8 +315,24 @@ fn console(folder: &Path, began: f64, by: &str) -> Vec<Said> {
         Some((place.parse().ok()?, seconds.parse().ok()?))
     };
     let times: Vec<_> = times.lines().filter_map(entry).collect();
-    let lines = lines(&folder.join("console.log"), HEAD_LINES, TAIL_LINES);
+    let mut lines = lines(&folder.join("console.log"), HEAD_LINES, TAIL_LINES);
+    for (_, line) in &mut lines.lines {
+        *line = without_returns(line);
+    }
     timed(&lines, &times, began, Lane::Console, by)
+}
+
+/// A line of a console's log without the returns at its beginning and end, which move no text: `< \\rSent SIGTERM\\r`.
+fn without_returns(line: &str) -> String {
+    let (arrow, text) = match line.get(..2) {
+        Some(arrow @ ("< " | "> ")) => (arrow, &line[2..]),
+        _ => ("", line),
+    };
+    let text = text.trim_start_matches("\\r");
+    // A backslash of the guest's own is doubled.
+    let end = text.trim_end_matches("\\r");
+    let text = if end.ends_with('\\') { text } else { end };
+    format!("{arrow}{text}")
 }
 
 /// Gives each line the last time that was noted at or before its beginning.
@@ -494,6 +510,20 @@ mod tests {
             argv: "[\"httpd\"]".to_owned(),
         };
         assert_eq!(started, [server]);
+    }
+
+    #[test]
+    fn returns_at_the_ends_of_a_line_are_not_shown() {
+        for (line, shown) in [
+            ("< \\rSent SIGTERM\\r\\r", "< Sent SIGTERM"),
+            ("> a\\rb", "> a\\rb"),
+            ("< C:\\\\r", "< C:\\\\r"),
+            ("$ id\\r", "$ id"),
+            ("<", "<"),
+            ("ü", "ü"),
+        ] {
+            assert_eq!(without_returns(line), shown);
+        }
     }
 
     #[test]

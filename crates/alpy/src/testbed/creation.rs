@@ -25,7 +25,7 @@ use crate::limits::Deadline;
 use crate::link::AnyLink;
 use crate::node::Node;
 use crate::processor::Schedules;
-use crate::report::Recorder;
+use crate::report::{Recorder, Start};
 use crate::run::Run;
 use crate::skeleton::{self, SkeletonBuilder};
 use crate::states::SavedStates;
@@ -85,7 +85,7 @@ impl Parts {
         steps: Arc<Steps>,
         deadline: Deadline,
     ) -> Result<Testbed> {
-        let share = deadline.share();
+        let (share, began) = (deadline.share(), recorder.start());
         let schedules = steps.schedules().clone();
         let timer = schedules.timer();
         let states = match &self.states {
@@ -127,7 +127,7 @@ impl Parts {
                 nodes: Vec::new(),
                 evidence: folder(&evidence, name)?,
                 run: &run,
-                began: recorder.start().instant,
+                began: began.instant,
                 share,
                 schedules: &schedules,
                 timer: &timer,
@@ -194,7 +194,9 @@ impl Parts {
                     index,
                     nic: nics.pop().expect("each link has one"),
                     far,
-                    capture: capture.map(|path| open_capture(path, &timer)).transpose()?,
+                    capture: capture
+                        .map(|path| open_capture(path, &timer, began))
+                        .transpose()?,
                     hot: false,
                 })
             });
@@ -316,8 +318,9 @@ impl Plan<'_> {
 }
 
 /// A capture that QEMU has begun.
-pub(super) fn open_capture(path: PathBuf, timer: &Timer) -> Result<Capture> {
-    Ok(Capture::open(path)?.ignore_torn_tail().timer(Arc::clone(timer)))
+pub(super) fn open_capture(path: PathBuf, timer: &Timer, began: Start) -> Result<Capture> {
+    let capture = Capture::open(path)?.ignore_torn_tail();
+    Ok(capture.timer(Arc::clone(timer)).clock_start(began.moment))
 }
 
 /// Whether a link's machine is there.

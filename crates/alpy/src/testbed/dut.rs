@@ -218,3 +218,41 @@ impl AsRef<Self> for Dut {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use alpy_console::Cli;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::step::Steps;
+
+    #[tokio::test]
+    async fn a_command_on_the_console_is_a_step_that_names_its_machine() {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let name = Name { index: 1, count: 2 };
+        let console = Console::builder().on_command(name.on_command());
+        let console = console.start(near).unwrap();
+        let guest = async {
+            far.write_all(b"> ").await.unwrap();
+            for answer in ["show\r\n1.0\r\n> ", "bogus\r\n% no\r\n> "] {
+                while far.read_u8().await.unwrap() != b'\r' {}
+                far.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let steps = Arc::new(Steps::default());
+        let test = async {
+            let mut cli = Cli::new("> ").complains_with("% ").open(&console).await?;
+            cli.run("show").await?;
+            step!("Configure", cli.run("bogus")).await
+        };
+        let (result, ()) = tokio::join!(steps.scope(test), guest);
+        result.unwrap_err();
+        let texts: Vec<_> = steps.records().into_iter().map(|step| step.text).collect();
+        assert_eq!(texts, ["$ show (machine 1)", "Configure", "$ bogus (machine 1)"]);
+        let at = "Configure > $ bogus (machine 1)";
+        assert_eq!(steps.where_it_is().as_deref(), Some(at));
+    }
+}

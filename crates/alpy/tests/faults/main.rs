@@ -209,6 +209,36 @@ async fn a_deadline_shows_the_console_the_events_and_where_the_time_went() {
 }
 
 #[tokio::test]
+async fn each_failure_of_a_silent_guest_says_so_once_and_what_to_try() {
+    need!(docker, qemu);
+    // No virtual CPU runs, so nothing can be printed.
+    let body = failure(bed("silent-body"), async |_| Err("it is not so".into())).await;
+    let console = failure(bed("silent-console"), async |bed| {
+        let limit = Duration::from_millis(100);
+        bed.console().expect("login: ", limit).await?;
+        Ok(())
+    })
+    .await;
+    let panic = failure(bed("silent-panic"), async |_| panic!("as planned")).await;
+    let limit = Duration::from_secs(12);
+    let deadline = failure(bed("silent-deadline").deadline(limit), async |_| {
+        std::future::pending().await
+    })
+    .await;
+    for failure in [body, console, panic, deadline] {
+        let text = failure.to_string();
+        for part in [
+            "nothing was printed on the console. What to try:",
+            "`start_cpu`, if the test has not called it",
+        ] {
+            assert_eq!(text.matches(part).count(), 1, "{part:?} in:\n{text}");
+        }
+        let page = fs::read_to_string(failure.evidence().unwrap().join("report.html")).unwrap();
+        assert_eq!(page.matches("nothing was printed on the console").count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_step_past_its_own_time_is_told_from_the_others() {
     need!(docker, qemu);
     let failure = failure(bed("step-late"), async |_| {

@@ -72,8 +72,7 @@ pub(super) fn timeline(page: &mut String, record: &Record, started: &[Started], 
             Some(failure) if status != "exit code 0" && failure.is_about(&container.name) => "container bad",
             _ => "container",
         };
-        let label = format!("{} — {status}", container.name);
-        bar(page, class, 0, &label, from, to, end);
+        bar(page, class, 0, &container.name, status, [from, to], end);
         let outputs = ["stdout", "stderr"].map(|stream| (stream, file(stream)));
         let argv = begin.map_or_else(String::new, |begin| shell_line(&begin.argv));
         if outputs.iter().all(|(_, output)| output.is_empty()) && argv.is_empty() {
@@ -134,9 +133,9 @@ fn bar_of_step(page: &mut String, step: &Step, began: f64, end: f64) {
     let to = step.seconds.map_or(end, |seconds| from + seconds);
     let code = step
         .exit_code
-        .map_or_else(String::new, |code| format!(" — exit code {code}"));
-    let label = format!("{mark}{}{code}", step.text);
-    bar(page, class, step.depth, &label, from, to, end);
+        .map_or_else(String::new, |code| format!("exit code {code}"));
+    let label = format!("{mark}{}", step.text);
+    bar(page, class, step.depth, &label, &code, [from, to], end);
 }
 
 /// The number of the class that indents a label.
@@ -144,14 +143,28 @@ fn depth_class(depth: usize) -> usize {
     depth.min(4)
 }
 
-fn bar(page: &mut String, class: &str, depth: usize, label: &str, from: f64, to: f64, end: f64) {
+/// A bar with its label, of which the end is cut if it is long, and how it ended, which is not.
+fn bar(
+    page: &mut String,
+    class: &str,
+    depth: usize,
+    label: &str,
+    status: &str,
+    [from, to]: [f64; 2],
+    end: f64,
+) {
+    let status = match status {
+        "" => String::new(),
+        status => format!("<i>{}</i>", line(status)),
+    };
     let left = (from / end * 100.0).clamp(0.0, 99.5);
     let width = ((to - from) / end * 100.0).min(100.0 - left).max(0.3);
     let _ = writeln!(
         page,
-        "<div class=\"bar {class}\"><span class=\"label d{}\">{}</span><span class=\"took\">{}</span>\
+        "<div class=\"bar {class}\"><span class=\"label d{}\" title=\"{}\"><span>{}</span>{status}</span><span class=\"took\">{}</span>\
          <div class=\"track\" title=\"{from:.3} s to {to:.3} s\"><b style=\"left:{left:.2}%;width:{width:.2}%\"></b></div></div>",
         depth_class(depth),
+        line(label),
         line(label),
         seconds((to - from).max(0.0))
     );
@@ -207,9 +220,9 @@ mod tests {
             command("ping", 2, Outcome::Failed),
         ]);
         for (class, label) in [
-            ("bar done", ">$ ip link — exit code 0<"),
-            ("bar done", ">$ test -e x — exit code 1<"),
-            ("bar bad", ">✗ $ ping — exit code 2<"),
+            ("bar done", ">$ ip link</span><i>exit code 0<"),
+            ("bar done", ">$ test -e x</span><i>exit code 1<"),
+            ("bar bad", ">✗ $ ping</span><i>exit code 2<"),
         ] {
             let line = page.lines().find(|line| line.contains(label)).unwrap();
             assert!(line.contains(&format!("<div class=\"{class}\">")), "{line}");
@@ -234,6 +247,39 @@ mod tests {
             open.matches("<details").count(),
             open.matches("</details>").count(),
             "the one that failed is not folded"
+        );
+    }
+
+    #[test]
+    fn the_output_of_a_container_is_folded_and_a_long_one_cut() {
+        use crate::report::record::Container;
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("containers")).unwrap();
+        let output: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        std::fs::write(dir.path().join("containers/node0-dd.stdout"), output).unwrap();
+        let record = Record {
+            containers: vec![Container {
+                name: "node0-dd".to_owned(),
+                ..Container::default()
+            }],
+            ..Record::default()
+        };
+        let started = Started {
+            name: "node0-dd".to_owned(),
+            at: 0.1,
+            argv: r#"["dd", "if=/dev/zero"]"#.to_owned(),
+        };
+        let mut page = String::new();
+        timeline(&mut page, &record, &[started], 1.0, dir.path());
+        let (before, after) = page
+            .split_once("<details><summary>dd if=/dev/zero</summary>")
+            .unwrap();
+        assert!(!before.contains("line 0"), "{before}");
+        let (folded, rest) = after.split_once("</details>").unwrap();
+        assert!(
+            folded.contains("line 399\n(600 lines more)") && !rest.contains("line "),
+            "{folded}"
         );
     }
 
