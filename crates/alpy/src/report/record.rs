@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `run.json`: what a run knows of itself, for its report and for other programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -464,32 +464,48 @@ impl End {
     }
 }
 
-/// Steps in the order in which they began, those of several lists one list after another.
+/// Steps in the order in which they began, each followed by the steps within it; those of several lists one list after another.
 pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
     let mut all = Vec::new();
     for list in lists {
-        let mut depths: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut within: BTreeMap<Option<u64>, Vec<&StepRecord>> = BTreeMap::new();
+        let known: BTreeSet<u64> = list.iter().map(|step| step.number).collect();
         for step in list.iter().take(MOST) {
-            let outer = step.within.and_then(|outer| depths.get(&outer));
-            let depth = outer.map_or(0, |outer| outer + 1);
-            depths.insert(step.number, depth);
-            all.push(Step {
-                text: step.text.clone(),
-                began: seconds(step.began),
-                seconds: step.ended.map(|(took, _)| took.as_secs_f64()),
-                outcome: match step.ended {
-                    None => Outcome::UnderWay,
-                    Some((_, StepEnd::Done)) => Outcome::Done,
-                    Some((_, StepEnd::Failed)) => Outcome::Failed,
-                    Some((_, StepEnd::Cancelled)) => Outcome::Cancelled,
-                },
-                depth,
-                command: step.is_command,
-                exit_code: step.exit_code,
-            });
+            let outer = step.within.filter(|outer| known.contains(outer));
+            within.entry(outer).or_default().push(step);
+        }
+        // What is to come, the next one last.
+        let mut next = Vec::new();
+        let mut enter = |outer: Option<u64>, depth: usize, next: &mut Vec<_>| {
+            let steps = within.remove(&outer).unwrap_or_default();
+            next.extend(steps.into_iter().rev().map(|step| (step, depth)));
+        };
+        enter(None, 0, &mut next);
+        while let Some((step, depth)) = next.pop() {
+            all.push(Step::of(step, depth));
+            enter(Some(step.number), depth + 1, &mut next);
         }
     }
     all
+}
+
+impl Step {
+    fn of(step: &StepRecord, depth: usize) -> Self {
+        Self {
+            text: step.text.clone(),
+            began: seconds(step.began),
+            seconds: step.ended.map(|(took, _)| took.as_secs_f64()),
+            outcome: match step.ended {
+                None => Outcome::UnderWay,
+                Some((_, StepEnd::Done)) => Outcome::Done,
+                Some((_, StepEnd::Failed)) => Outcome::Failed,
+                Some((_, StepEnd::Cancelled)) => Outcome::Cancelled,
+            },
+            depth,
+            command: step.is_command,
+            exit_code: step.exit_code,
+        }
+    }
 }
 
 /// A moment as seconds since 1970.
@@ -520,6 +536,43 @@ mod tests {
         });
         *record.pointer_mut(place).unwrap() = value.clone();
         record.to_string()
+    }
+
+    #[test]
+    fn a_step_is_followed_by_the_steps_within_it_though_others_began_in_between() {
+        let step = |number, within, text: &str| StepRecord {
+            number,
+            within,
+            text: text.to_owned(),
+            began: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
+            ended: None,
+            is_command: false,
+            exit_code: None,
+        };
+        let list = vec![
+            step(1, None, "Boot 0"),
+            step(2, None, "Boot 1"),
+            step(3, Some(2), "Log in 1"),
+            step(4, Some(1), "Log in 0"),
+            step(5, Some(4), "$ id"),
+            // What it was within is not recorded.
+            step(7, Some(6), "Ping"),
+        ];
+        let teardown = vec![step(1, None, "Quit QEMU")];
+        let steps = steps(&[list, teardown]);
+        let steps: Vec<_> = steps.iter().map(|step| (&*step.text, step.depth)).collect();
+        assert_eq!(
+            steps,
+            [
+                ("Boot 0", 0),
+                ("Log in 0", 1),
+                ("$ id", 2),
+                ("Boot 1", 0),
+                ("Log in 1", 1),
+                ("Ping", 0),
+                ("Quit QEMU", 0)
+            ]
+        );
     }
 
     #[test]
