@@ -239,6 +239,64 @@ async fn each_failure_of_a_silent_guest_says_so_once_and_what_to_try() {
 }
 
 #[tokio::test]
+async fn each_time_of_a_run_counts_from_its_begin() {
+    need!(docker, qemu);
+    let failure = failure(bed("one-clock"), async |bed| {
+        bed.start_cpu().await?;
+        // Whether it is there is not the point: the error names the frames with their times.
+        bed.capture(0)
+            .expect(|_| false, Duration::from_millis(300))
+            .await?;
+        Ok(())
+    })
+    .await;
+    let read = |name: &str| fs::read_to_string(failure.evidence().unwrap().join(name)).unwrap();
+    let seconds = |line: &str| {
+        let first = line.split_whitespace().next();
+        first.and_then(|first| first.parse::<f64>().ok())
+    };
+    let log = read("debug.log");
+    let logged = |end: &str| {
+        let mut lines = log.lines().filter(|line| line.ends_with(end));
+        seconds(lines.next().unwrap()).unwrap()
+    };
+    // The order in which it all happened, whatever the clock of each: debug.log, qmp.log, run.json.
+    let qmp = read("qmp.log");
+    let greeted = seconds(qmp.lines().next().unwrap()).unwrap();
+    let resumed = qmp.lines().find(|line| line.contains("\"RESUME\"")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
+    let since_begin = |value: &serde_json::Value| value.as_f64().unwrap() - record["began"].as_f64().unwrap();
+    let mut steps = record["steps"].as_array().unwrap().iter();
+    let started = steps.find(|step| step["text"] == "Start QEMU").unwrap();
+    let times = [
+        logged(" Create nodes... done"),
+        logged(" Start QEMU..."),
+        since_begin(&started["began"]),
+        greeted,
+        logged(" Start QEMU... done"),
+        logged(" Enter test environment"),
+        since_begin(&record["entered"]),
+        logged(" Start virtual CPU..."),
+        seconds(resumed).unwrap(),
+        logged(" Start virtual CPU... done"),
+        since_begin(&record["left"]),
+        logged(" Exit test environment with failure"),
+        since_begin(&record["ended"]),
+    ];
+    // Each is rounded to a millisecond or better.
+    assert!(
+        times.is_sorted_by(|one, next| *one <= next + 0.002),
+        "{times:?}\n{log}"
+    );
+    assert!(times[0] > 0.0, "{times:?}");
+    let page = read("report.html");
+    assert!(
+        page.contains("debug.log and in qmp.log are seconds since the run began"),
+        "{page}"
+    );
+}
+
+#[tokio::test]
 async fn a_step_past_its_own_time_is_told_from_the_others() {
     need!(docker, qemu);
     let failure = failure(bed("step-late"), async |_| {
