@@ -391,12 +391,21 @@ fn qmp_in_short(text: &str) -> String {
         } else {
             match message.get("return")? {
                 Value::Object(nothing) if nothing.is_empty() => "ok".to_owned(),
-                value => value.to_string(),
+                value => beginning_of(&value.to_string()),
             }
         };
         Some(format!("{arrow} {words}"))
     };
     short().unwrap_or_else(|| text.to_owned())
+}
+
+/// A long value without its end.
+fn beginning_of(value: &str) -> String {
+    const LONGEST: usize = 120;
+    match value.char_indices().nth(LONGEST) {
+        None => value.to_owned(),
+        Some((at, _)) => format!("{}... ({} characters)", &value[..at], value.chars().count()),
+    }
 }
 
 /// The files of the evidence, folders' with their paths, and how long they are.
@@ -638,6 +647,9 @@ mod tests {
         ] {
             assert_eq!(qmp_in_short(text), short);
         }
+        let long = format!("<- {{\"return\": \"{}\"}}", "ü".repeat(1000));
+        let short = format!("<- \"{}... (1002 characters)", "ü".repeat(119));
+        assert_eq!(qmp_in_short(&long), short);
     }
 
     #[test]
