@@ -29,7 +29,7 @@ pub fn forwarded(from: &Capture, to: &Capture, wanted: impl Fn(&Packet<'_>) -> b
     );
     for packet in &sent {
         let Some((rest, ttl)) = without_ttl(packet) else {
-            bail!("expected an IPv4 packet, saw {packet}");
+            bail!("expected an IPv4 packet, saw {}", packet.summary());
         };
         // A stack may send the same packet more than once, to reset a connection for example: each one has to arrive.
         let left = arrived
@@ -37,9 +37,10 @@ pub fn forwarded(from: &Capture, to: &Capture, wanted: impl Fn(&Packet<'_>) -> b
             .filter(|left| **left > 0);
         let Some(left) = left else {
             bail!(
-                "expected in {} with a time to live of {}, saw no such packet (any more): {packet}",
+                "expected in {} with a time to live of {}, saw no such packet (any more): {}",
                 to.path().display(),
-                ttl.saturating_sub(1)
+                ttl.saturating_sub(1),
+                packet.summary()
             );
         };
         *left -= 1;

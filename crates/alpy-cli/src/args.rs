@@ -37,6 +37,10 @@ pub enum Command {
     Ps(Ps),
     /// Type into the serial console of a machine, and see what it says. Ctrl-] leaves it.
     ///
+    /// First come the last lines of `console.log`, as the report shows them: lines received begin with `< `, lines sent with `> `, and a command of
+    /// the test is `$ command`, its output and `[exit code 0]`. From then on, each byte of the machine is shown as it comes, for a terminal needs all
+    /// of them. If the test runs a command meanwhile, that includes the lines by which alpy runs it.
+    ///
     /// What is piped into it is typed; it ends when the machine has said nothing for a while then.
     Console(Console),
     /// Run a command in the network namespace of a node.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `alpy console`.
 
-use std::io::{IsTerminal, SeekFrom};
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,8 +25,8 @@ const LEAVE: u8 = 0x1d;
 /// Between two looks whether the machine has said more.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How much of what was said before is shown, in bytes.
-const BEFORE: u64 = 2048;
+/// How much of `console.log` is shown, in bytes.
+const BEFORE: u64 = 4096;
 
 pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
     let run = runs.get_under_way(&args.test)?;
@@ -46,6 +46,8 @@ pub async fn run(runs: &Runs, args: &Console) -> Result<ExitCode> {
         eprint!("Console of {}, Ctrl-] leaves it\r\n", run.name());
     }
     let mut said = Said::open(&folder.join("console.raw")).await?;
+    let line_end = if terminal.is_some() { "\r\n" } else { "\n" };
+    print(history(folder)?.replace('\n', line_end).as_bytes()).await?;
     let mut stdin = tokio::io::stdin();
     let (mut typed, mut more) = ([0; 1024], true);
     let silence = Duration::from_secs_f64(args.wait);
@@ -90,16 +92,10 @@ struct Said {
 }
 
 impl Said {
-    /// From some lines before the end on.
+    /// From the end on.
     async fn open(path: &Path) -> Result<Self> {
         let mut file = File::from_std(files::open(path)?);
-        let end = file.seek(SeekFrom::End(0)).await?;
-        let from = end.saturating_sub(BEFORE);
-        file.seek(SeekFrom::Start(from)).await?;
-        let mut before = vec![0; usize::try_from(end - from)?];
-        file.read_exact(&mut before).await?;
-        let line = before.iter().position(|byte| *byte == b'\n').filter(|_| from > 0);
-        print(&before[line.map_or(0, |at| at + 1)..]).await?;
+        file.seek(SeekFrom::End(0)).await?;
         Ok(Self { file })
     }
 
@@ -115,6 +111,51 @@ impl Said {
             any = true;
         }
     }
+}
+
+/// The last lines of the log for people, of which a terminal takes nothing for a command to itself. The last one has no end if the machine waits in it.
+fn history(folder: &Path) -> Result<String> {
+    let mut file = files::open(&folder.join("console.log"))?;
+    let from = file.metadata()?.len().saturating_sub(BEFORE);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(BEFORE).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let whole = match text.split_once('\n') {
+        Some((_, whole)) if from > 0 => whole,
+        _ => &text,
+    };
+    Ok(without_sequences(whole))
+}
+
+/// The text of a log without the sequences by which a program colours it or moves the cursor.
+fn without_sequences(log: &str) -> String {
+    let mut text = String::with_capacity(log.len());
+    let mut rest = log;
+    while let Some(at) = rest.find('\\') {
+        let (plain, escape) = rest.split_at(at);
+        text.push_str(plain);
+        rest = if let Some(after) = escape.strip_prefix("\\x1b[") {
+            // ECMA-48: parameters, and a final byte.
+            let end = after.find(|character| matches!(character, '@'..='~' | '\n'));
+            end.map_or("", |end| {
+                after[end..]
+                    .strip_prefix(|last| last != '\n')
+                    .unwrap_or(&after[end..])
+            })
+        } else if let Some(after) = escape.strip_prefix("\\x1b") {
+            after.strip_prefix(|next| next != '\n').unwrap_or(after)
+        } else if let Some(after) = escape.strip_prefix("\\r") {
+            after
+        } else if let Some(after) = escape.strip_prefix("\\\\") {
+            text.push_str("\\\\");
+            after
+        } else {
+            text.push('\\');
+            &escape[1..]
+        };
+    }
+    text + rest
 }
 
 async fn print(bytes: &[u8]) -> Result<()> {
@@ -147,5 +188,35 @@ impl Drop for Raw {
     fn drop(&mut self) {
         // Where it fails the terminal is gone.
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_has_text_alone() {
+        for (log, text) in [
+            ("< \\x1b[1;31mred\\x1b[0m\n", "< red\n"),
+            ("< rabbit# \\x1b[6n", "< rabbit# "),
+            ("< \\x1b[3\n< \\x1b\n< \\x1b[", "< \n< \n< "),
+            ("< \\rSent\\x1bcC:\\\\x1b[ \\x07\\", "< SentC:\\\\x1b[ \\x07\\"),
+            ("$ id\n< root\n[exit code 0]\n", "$ id\n< root\n[exit code 0]\n"),
+        ] {
+            assert_eq!(without_sequences(log), text, "{log}");
+        }
+    }
+
+    #[test]
+    fn the_history_of_a_long_log_begins_with_a_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |number: usize| format!("< line {number:04}\n");
+        let log: String = (0..1000).map(line).collect();
+        std::fs::write(dir.path().join("console.log"), log + "< login: ").unwrap();
+        let history = history(dir.path()).unwrap();
+        assert!(history.len() > 4000, "{}", history.len());
+        assert!(history.starts_with("< line 0"), "{history}");
+        assert!(history.ends_with("< line 0999\n< login: "), "{history}");
     }
 }

@@ -12,9 +12,10 @@ use tokio::sync::{Mutex, watch};
 use tracing::Instrument;
 
 use crate::console::Inner;
+use crate::observer::Observer;
 use crate::shared::{Shared, drain};
 use crate::transcript::Transcript;
-use crate::{Console, Error, Timer, timer};
+use crate::{CommandEnd, Console, Error, Timer, timer};
 
 /// Settings of a console; made by [`Console::builder`].
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub struct Builder {
     window_bytes: usize,
     send_deadline: Duration,
     timer: Timer,
+    observer: Option<Observer>,
 }
 
 impl Builder {
@@ -35,6 +37,7 @@ impl Builder {
             window_bytes: 4 << 20,
             send_deadline: Duration::from_secs(10),
             timer: timer::wall(),
+            observer: None,
         }
     }
 
@@ -82,6 +85,19 @@ impl Builder {
         self
     }
 
+    /// Calls this function when a command of a [`RemoteShell`](crate::RemoteShell) or a [`CliSession`](crate::CliSession) of the console begins,
+    /// and the function that it returned when that command ends. An [upload](crate::RemoteShell::upload) counts as a command. What is
+    /// typed to log in or to attach does not. Default: none.
+    ///
+    /// The task that awaits the command calls both, so they must not block. Commands of one console do not overlap.
+    pub fn on_command<E>(mut self, begin: impl Fn(&str) -> E + Send + Sync + 'static) -> Self
+    where
+        E: FnOnce(CommandEnd) + Send + 'static,
+    {
+        self.observer = Some(Arc::new(move |command| Box::new(begin(command))));
+        self
+    }
+
     /// Starts to read `stream` in the background, in the current span of tracing.
     ///
     /// The stream is in practice one end of a socket pair whose other end QEMU's serial port has. An error to read it counts
@@ -114,6 +130,7 @@ impl Builder {
             runtime,
             send_deadline: self.send_deadline,
             timer: self.timer,
+            observer: self.observer,
             closing,
             reader: task.abort_handle(),
         }))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::guest::login::{Deadline, arrived, gave_up};
 use crate::guest::needle::{last, needle, plain};
+use crate::observer::observed;
 use crate::shell::checked;
 use crate::{Console, Error, Output, ReadUntil};
 
@@ -214,8 +215,9 @@ impl CliSession {
     /// is no number; [`Error::Timeout`] after the limit, for the echo of keys too, and as [`Cli::open`].
     pub async fn run(&mut self, command: impl AsRef<str>) -> Result<Output, Error> {
         let command = command.as_ref();
-        let output = self.run_ignoring_status(command).await?;
-        checked(command, output)
+        let (console, has_code) = (self.console.clone(), self.cli.status.is_some());
+        let run = async { checked(command, self.judged(command).await?) };
+        observed(&console, command, has_code, run).await
     }
 
     /// The same, and takes a complaint or a status for an answer and not for an error.
@@ -224,6 +226,17 @@ impl CliSession {
     /// As [`run`](Self::run), without [`Error::Command`].
     pub async fn run_ignoring_status(&mut self, command: impl AsRef<str>) -> Result<Output, Error> {
         let command = command.as_ref();
+        let (console, has_code) = (self.console.clone(), self.cli.status.is_some());
+        observed(&console, command, has_code, self.judged(command)).await
+    }
+
+    /// The console, to speak with it directly.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The output of a command, with its status or 1 for a complaint.
+    async fn judged(&mut self, command: &str) -> Result<Output, Error> {
         let text = self.typed(command).await?;
         let mut code = i32::from(self.cli.complains(&text));
         if let Some(status) = self.cli.status.clone() {
@@ -238,11 +251,6 @@ impl CliSession {
             code,
             bytes: text.into_bytes(),
         })
-    }
-
-    /// The console, to speak with it directly.
-    pub fn console(&self) -> &Console {
-        &self.console
     }
 
     async fn typed(&mut self, command: &str) -> Result<String, Error> {

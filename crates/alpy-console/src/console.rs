@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::matcher::{Searcher, Unread};
+use crate::observer::Observer;
 use crate::shared::{Shared, State};
 use crate::transcript::Transcript;
 use crate::{Builder, Error, Match, ReadUntil, Running, Timer};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Handle,
     pub(crate) send_deadline: Duration,
     pub(crate) timer: Timer,
+    pub(crate) observer: Option<Observer>,
     pub(crate) closing: watch::Sender<bool>,
     pub(crate) reader: AbortHandle,
 }
@@ -190,6 +192,12 @@ impl Console {
         Ok(value)
     }
 
+    /// Leaves a text out of `console.log` and of the [last lines](Self::tail) wherever it comes from now on, such as a mark that a dialogue
+    /// [aside](Self::aside) has the guest print. `console.raw` has it. The last 16 such texts are known.
+    pub fn hide(&self, text: &str) {
+        self.inner.shared.transcript().hide(text);
+    }
+
     /// Stops reading, after what is already there, and ends the transcript. Every handle sees the end of the stream then.
     ///
     /// Closing twice, or after the far end closed, is fine. Cancel safe: a console that began to close goes on to.
@@ -226,6 +234,11 @@ impl Console {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
+    }
+
+    /// Who is told of commands.
+    pub(crate) fn observer(&self) -> Option<&Observer> {
+        self.inner.observer.as_ref()
     }
 
     pub(crate) fn runtime(&self) -> &Handle {

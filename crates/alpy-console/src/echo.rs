@@ -43,6 +43,8 @@ enum State {
     Command { id: String, begins: usize },
     /// The output of a command, until its end.
     Output { id: String },
+    /// What is left of the line that says that a command has ended.
+    LineEnd,
 }
 
 impl Echo {
@@ -95,6 +97,7 @@ impl Echo {
                 }
                 State::Command { id, begins } => self.command(id, begins, &mut shown),
                 State::Output { id } => self.output(id, &mut shown),
+                State::LineEnd => self.line_end(),
             }
             if self.held.is_empty() || self.held.len() == before {
                 return shown;
@@ -108,6 +111,7 @@ impl Echo {
             State::Idle if self.texts.iter().any(|text| text.starts_with(&self.held)) => Vec::new(),
             State::Idle | State::Output { .. } => self.held.clone(),
             State::Typing | State::Command { .. } => self.foreign(&self.held).unwrap_or_default(),
+            State::LineEnd => Vec::new(),
         }
     }
 
@@ -164,7 +168,8 @@ impl Echo {
             id: id.clone(),
             begins,
         };
-        while let Some(line) = self.next_line() {
+        while !self.ends(&end, shown) {
+            let Some(line) = self.next_line() else { return };
             let text = line.trim_ascii_end();
             if text.ends_with(begin.as_bytes()) {
                 self.state = match begins {
@@ -176,30 +181,51 @@ impl Echo {
                 };
                 return;
             }
-            // It has ended before its output could begin, as where a file cannot be opened.
-            if let Some(code) = code_of(text, &end) {
-                self.state = State::Idle;
-                shown.push(Shown::Code(code));
-                return;
-            }
             shown.extend(self.foreign(&line).map(Shown::Received));
         }
+    }
+
+    /// Takes the line that says that a command has ended before its output could begin, as where a file cannot be opened.
+    fn ends(&mut self, end: &str, shown: &mut Vec<Shown>) -> bool {
+        let rest = self.held.strip_prefix(end.as_bytes());
+        let Some(dot) = rest.and_then(|rest| rest.iter().position(|byte| *byte == b'.')) else {
+            return false;
+        };
+        self.end_with(0, end.len(), dot, shown);
+        true
+    }
+
+    /// The command has ended: after what is before `at` comes the mark of this length, and the code up to a dot.
+    fn end_with(&mut self, at: usize, mark: usize, dot: usize, shown: &mut Vec<Shown>) {
+        let code = String::from_utf8_lossy(&self.held[at + mark..][..dot]).into_owned();
+        let output = self.held[..at].strip_suffix(b"\r").unwrap_or(&self.held[..at]);
+        shown.extend(received(output.to_vec()));
+        shown.push(Shown::Code(code));
+        self.held.drain(..=at + mark + dot);
+        // The shell takes the next command already, before the rest of this line has come.
+        self.state = State::LineEnd;
+    }
+
+    fn line_end(&mut self) {
+        let returns = self.held.iter().take_while(|byte| **byte == b'\r').count();
+        self.state = match self.held.get(returns) {
+            Some(b'\n') => {
+                self.held.drain(..=returns);
+                State::Idle
+            }
+            Some(_) => State::Idle,
+            None => State::LineEnd,
+        };
     }
 
     fn output(&mut self, id: String, shown: &mut Vec<Shown>) {
         let end = format!("\n|{id}>");
         if let Some(at) = memchr::memmem::find(&self.held, end.as_bytes()) {
             let rest = &self.held[at + end.len()..];
-            let Some(line) = rest.iter().position(|byte| *byte == b'\n') else {
-                self.state = State::Output { id };
-                return;
-            };
-            let code = String::from_utf8_lossy(&rest[..line]);
-            let code = code.trim_end().trim_end_matches('.').to_owned();
-            let output = self.held[..at].strip_suffix(b"\r").unwrap_or(&self.held[..at]);
-            shown.extend(received(output.to_vec()));
-            shown.push(Shown::Code(code));
-            self.held.drain(..at + end.len() + line + 1);
+            match rest.iter().position(|byte| *byte == b'.') {
+                Some(dot) => self.end_with(at, end.len(), dot, shown),
+                None => self.state = State::Output { id },
+            }
             return;
         }
         // The end of what came may be the beginning of the mark.
@@ -254,7 +280,7 @@ impl Echo {
         memchr::memmem::find(&self.typed, part).is_some()
             || match &self.state {
                 State::Command { id, .. } | State::Output { id } => of_command(id),
-                State::Idle | State::Typing => false,
+                State::Idle | State::Typing | State::LineEnd => false,
             }
     }
 }
@@ -264,11 +290,6 @@ fn received(bytes: Vec<u8>) -> Vec<Shown> {
         true => Vec::new(),
         false => vec![Shown::Received(bytes)],
     }
-}
-
-fn code_of(line: &[u8], end: &str) -> Option<String> {
-    let code = line.strip_prefix(end.as_bytes())?.strip_suffix(b".")?;
-    Some(String::from_utf8_lossy(code).into_owned())
 }
 
 /// A message of Linux' kernel in the middle of a line, such as `[   12.345678] eth0: link up`.
@@ -369,6 +390,34 @@ mod tests {
             shown(&echo, refused.as_bytes()),
             "sh: can't create x: Read-only file system\r\n(1)"
         );
+    }
+
+    #[test]
+    fn of_a_dialogue_of_alpys_neither_the_echo_nor_its_marks_are_shown() {
+        let echo = || {
+            let mut echo = Echo::default();
+            echo.hide("alpy: done");
+            assert_eq!(echo.begin_typing(), []);
+            echo.typed(b"./wake && echo alpy: do''ne\n");
+            echo
+        };
+        let stream = "./wake && echo alpy: do''ne\r\nalpy: done\r\n[    1.5] eth0: up\r\nalpy: failed 1\r\n";
+        let expected = "[    1.5] eth0: up\r\nalpy: failed 1\r\n";
+        assert_eq!(shown(echo, stream.as_bytes()), expected);
+    }
+
+    #[test]
+    fn a_command_may_follow_before_the_line_is_at_its_end_that_ends_the_last_one() {
+        for end in ["<1b1b1b1b|\r\nroot\r\n|1b1b1b1b>3.", "|1b1b1b1b>3."] {
+            let mut echo = command("alpy 1b1b1b1b 'id' </dev/null\n", 1)();
+            let mut all = echo.received(end.as_bytes());
+            assert_eq!(all.pop(), Some(Shown::Code("3".to_owned())), "{end}");
+            assert_eq!(echo.pending(), b"");
+            assert_eq!(echo.begin_command("2c2c2c2c", 1), []);
+            echo.typed(b"alpy 2c2c2c2c 'true' </dev/null\n");
+            let rest = b"\r\nalpy 2c2c2c2c 'true' </dev/null\r\n<2c2c2c2c|\r\n\r\n|2c2c2c2c>0.\r\n";
+            assert_eq!(echo.received(rest), [Shown::Code("0".to_owned())]);
+        }
     }
 
     #[test]

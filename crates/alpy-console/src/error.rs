@@ -173,19 +173,20 @@ fn waited_text(after: Duration, waited: Duration) -> String {
     }
 }
 
+/// The text of an error whose guest has printed nothing: that it has not, and what to try, in several lines.
+pub const NOTHING_PRINTED: &str = "\
+nothing was printed on the console. What to try:
+- `console=ttyS0` on the command line of a Linux kernel
+- `machine_type(\"pc,graphics=off\")` for SeaBIOS, iPXE and boot loaders
+- another machine type, firmware or CPU model, if the guest does not start
+- `start_cpu`, if the test has not called it";
+
 /// The last lines that came. A console that has printed nothing at all has causes of its own.
 fn said(seen: &str) -> String {
-    if !seen.trim().is_empty() {
-        return format!("last lines seen:\n{seen}");
+    match seen.trim().is_empty() {
+        true => NOTHING_PRINTED.to_owned(),
+        false => format!("last lines seen:\n{seen}"),
     }
-    concat!(
-        "nothing was printed on the console. What to try: ",
-        "`console=ttyS0` on the command line of a Linux kernel; ",
-        "`machine_type(\"pc,graphics=off\")` for SeaBIOS, iPXE and boot loaders; ",
-        "another machine type, firmware or CPU model, if the guest does not start; ",
-        "`start_cpu`, if the test has not called it"
-    )
-    .to_owned()
 }
 
 fn printed(output: &str) -> String {

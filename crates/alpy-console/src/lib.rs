@@ -34,10 +34,11 @@
 //! - [`Menu`]: the way through a menu, as data
 //! - [`RemoteShell`]: runs commands and uploads files, made by a [`Guest`], or by a [`ShellBuilder`] once
 //!   somebody has logged in; a [`Command`] gives an [`Output`]
+//! - [`Builder::on_command`]: a function that is told of each command; [`CommandEnd`]: how one ended
 //! - [`Console::into_rexpect`]: a real session of the [`rexpect`] crate over the same console, which writes to a
 //!   [`SessionWriter`]
 //! - [`Timer`]: how the limits of all waits are measured
-//! - [`Error`]: what can go wrong
+//! - [`Error`]: what can go wrong; [`NOTHING_PRINTED`]: what to try with a silent guest
 //!
 //! Everything that waits has a deadline, and what a deadline cuts short says what was expected and what was seen last.
 //!
@@ -97,6 +98,7 @@ mod console;
 mod error;
 mod guest;
 mod menu;
+mod observer;
 mod session;
 mod shell;
 mod timer;
@@ -119,9 +121,10 @@ pub use rexpect;
 pub use builder::Builder;
 pub use cli::{Cli, CliSession};
 pub use console::Console;
-pub use error::Error;
+pub use error::{Error, NOTHING_PRINTED};
 pub use guest::Guest;
 pub use menu::Menu;
+pub use observer::CommandEnd;
 pub use session::SessionWriter;
 pub use shell::{Command, Output, RemoteShell, ShellBuilder};
 pub use timer::{Running, Timer};

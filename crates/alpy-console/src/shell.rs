@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::escape::last_lines;
+use crate::observer::observed;
 use crate::{Console, Error, Match, ReadUntil};
 
 /// How many lines of a failed command's output its error shows.
@@ -116,8 +117,9 @@ impl RemoteShell {
         let content = content.as_ref();
         let wrapper = format!("alpy_get >{}", typing::quote(&local(path)));
         let name = format!("# upload of {} bytes to {}", content.len(), local(path));
-        let outcome = self.feed(&wrapper, &name, content, self.deadline).await?;
-        checked(&name, outcome).map(drop)
+        let console = self.console.clone();
+        let upload = async { checked(&name, self.feed(&wrapper, &name, content, self.deadline).await?) };
+        observed(&console, &name, true, upload).await.map(drop)
     }
 
     /// Makes a file executable and runs it, as [`run`](Self::run) does.
@@ -326,12 +328,15 @@ impl Command<'_> {
     /// # Errors
     /// As [`RemoteShell::run`].
     pub async fn run(self) -> Result<Output, Error> {
-        let output = self.shell.run_within(&self.command, self.deadline).await?;
-        if self.ignore_status {
-            Ok(output)
-        } else {
-            checked(&self.command, output)
-        }
+        let console = self.shell.console.clone();
+        let run = async {
+            let output = self.shell.run_within(&self.command, self.deadline).await?;
+            match self.ignore_status {
+                true => Ok(output),
+                false => checked(&self.command, output),
+            }
+        };
+        observed(&console, &self.command, true, run).await
     }
 }
 

@@ -12,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 use crate::Error;
 use crate::echo::{Echo, Shown};
 use crate::escape::{Escaper, escaped, last_lines, shortened};
+use crate::shell::typing;
 
 /// How much is kept in memory for error messages.
 const RECENT: usize = 16 * 1024;
@@ -85,6 +86,12 @@ impl Transcript {
         let (log, raw) = (read("console.log")?, read("console.raw")?);
         self.write_log(&log);
         self.write_raw(&raw);
+        // The shell may go on with the prompt that it was given there.
+        if let Some(prompt) = typing::last_prompt(&raw) {
+            typing::shown_prompts(&prompt)
+                .iter()
+                .for_each(|text| self.hide(text));
+        }
         Ok(())
     }
 
@@ -384,6 +391,17 @@ mod tests {
         // What was said before has no time here.
         let times = fs::read_to_string(second.path().join("console.times")).unwrap();
         assert!(times.starts_with(&format!("{} ", before.len())), "{times}");
+    }
+
+    #[test]
+    fn the_prompt_of_an_earlier_console_is_hidden_too() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut transcript = Transcript::create(first.path()).unwrap();
+        transcript.received(b"PS1=alpy-''0a0a0a0a'# '\r\nalpy-0a0a0a0a# \x1b[6n");
+        let mut transcript = Transcript::create(second.path()).unwrap();
+        transcript.continue_from(first.path()).unwrap();
+        transcript.received(b"alpy-0a0a0a0a# \x1b[6nid\r\nroot\r\nalpy-0a0a0a0b# ");
+        assert_eq!(transcript.tail(10), "id\nroot\nalpy-0a0a0a0b# ");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Capture {
     known: Arc<Known>,
     #[cfg(feature = "live")]
     pub(crate) clock: crate::timer::Clock,
+    #[cfg(feature = "live")]
+    pub(crate) clock_start: Option<SystemTime>,
 }
 
 /// What all clones and parts of a capture know of its file.
@@ -100,6 +102,8 @@ impl Capture {
             }),
             #[cfg(feature = "live")]
             clock: crate::timer::Clock::default(),
+            #[cfg(feature = "live")]
+            clock_start: None,
         })
     }
 
@@ -190,6 +194,16 @@ impl Capture {
             });
         }
         Ok(mark.offset)
+    }
+
+    /// All of the file.
+    #[cfg(feature = "live")]
+    pub(crate) fn whole(&self) -> Self {
+        Self {
+            from: FILE_HEADER_LEN as u64,
+            until: None,
+            ..self.clone()
+        }
     }
 
     /// A reader at its first record.

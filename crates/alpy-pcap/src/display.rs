@@ -16,17 +16,33 @@ impl fmt::Display for Packet<'_> {
             "{hours:02}:{minutes:02}:{seconds:02}.{:06} ",
             timestamp.subsec_micros()
         )?;
-        for vlan in self.vlans() {
+        self.summary().fmt(f)
+    }
+}
+
+impl Packet<'_> {
+    /// The packet in one line, in tcpdump's manner, without its time.
+    pub fn summary(&self) -> impl fmt::Display {
+        Summary(self)
+    }
+}
+
+struct Summary<'a>(&'a Packet<'a>);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let packet = self.0;
+        for vlan in packet.vlans() {
             write!(f, "vlan {}, p {}, ", vlan.id, vlan.priority)?;
         }
-        if let Some(arp) = self.arp() {
+        if let Some(arp) = packet.arp() {
             write_arp(f, &arp)?;
-            write!(f, ", length {}", self.network().len())?;
-        } else if let Some(ip) = self.ip() {
-            write_ip(f, self, &ip)?;
-        } else if let Some(ethernet) = self.ethernet() {
+            write!(f, ", length {}", packet.network().len())?;
+        } else if let Some(ip) = packet.ip() {
+            write_ip(f, packet, &ip)?;
+        } else if let Some(ethernet) = packet.ethernet() {
             let (source, destination) = (ethernet.source, ethernet.destination);
-            let length = self.payload().len();
+            let length = packet.payload().len();
             write!(
                 f,
                 "{source} > {destination}, ethertype 0x{:04x}, length {length}",
@@ -35,7 +51,7 @@ impl fmt::Display for Packet<'_> {
         } else {
             write!(f, "[no ethernet header]")?;
         }
-        let frame = self.frame();
+        let frame = packet.frame();
         if frame.is_truncated() {
             write!(
                 f,

@@ -109,7 +109,7 @@ pub enum Error {
     #[cfg(feature = "live")]
     #[error(
         "{origin}: expected a frame as asked for at {asked} within {}, saw {looked_at} others{}",
-        waited_text(*.within, *.waited), lines(last)
+        waited_text(*.within, *.waited), lines(last, *.since_start)
     )]
     Unseen {
         /// What was being read.
@@ -124,12 +124,14 @@ pub enum Error {
         looked_at: usize,
         /// The last of them, at most 20, in tcpdump's manner.
         last: Vec<String>,
+        /// Whether their times are seconds since [`Capture::clock_start`](crate::Capture::clock_start).
+        since_start: bool,
     },
     /// A frame came that must not.
     #[cfg(feature = "live")]
     #[error(
         "{origin}: expected no frame as asked for at {asked}, saw {packet}{}",
-        lines(last)
+        lines(last, *.since_start)
     )]
     Seen {
         /// What was being read.
@@ -140,6 +142,8 @@ pub enum Error {
         packet: String,
         /// The last frames of the capture, at most 20.
         last: Vec<String>,
+        /// Whether the times are seconds since [`Capture::clock_start`](crate::Capture::clock_start).
+        since_start: bool,
     },
     /// What a capture is streamed to takes no more.
     #[cfg(feature = "live")]
@@ -176,11 +180,15 @@ fn waited_text(within: Duration, waited: Duration) -> String {
 
 /// Frames, each in a line of its own.
 #[cfg(feature = "live")]
-fn lines(frames: &[String]) -> String {
+fn lines(frames: &[String], since_start: bool) -> String {
     if frames.is_empty() {
         return String::new();
     }
-    format!("; the last frames:\n  {}", frames.join("\n  "))
+    let clock = match since_start {
+        true => ", with seconds since the run began",
+        false => "",
+    };
+    format!("; the last frames{clock}:\n  {}", frames.join("\n  "))
 }
 
 impl Error {

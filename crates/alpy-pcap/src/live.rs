@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -49,6 +49,16 @@ impl Capture {
     #[must_use]
     pub fn timer(mut self, timer: Timer) -> Self {
         self.clock = Clock(timer);
+        self
+    }
+
+    /// Sets the moment, such as the begin of a run, from which the times of frames count in errors of [`expect`](Self::expect) and
+    /// [`expect_none`](Self::expect_none), in seconds, for this capture and the parts that are made of it. The times are right to some
+    /// milliseconds: the last frame of the file is taken to be as old as the file's last change. Default: errors show the time of day by the clock of
+    /// the capture.
+    #[must_use]
+    pub fn clock_start(mut self, moment: SystemTime) -> Self {
+        self.clock_start = Some(moment);
         self
     }
 
@@ -111,7 +121,8 @@ impl Capture {
                 within,
                 waited: search.began.elapsed(),
                 looked_at: search.looked_at,
-                last: self.last_lines()?,
+                last: self.last_lines(&self.times()?)?,
+                since_start: self.clock_start.is_some(),
             })
         }
     }
@@ -138,11 +149,13 @@ impl Capture {
             let Some(packet) = search.find(&predicate).await? else {
                 return Ok(search.looked_at);
             };
+            let times = self.times()?;
             Err(Error::Seen {
                 origin: self.path().display().to_string(),
                 asked,
-                packet: packet.to_string(),
-                last: self.last_lines()?,
+                packet: times.line(&packet).trim_start().to_owned(),
+                last: self.last_lines(&times)?,
+                since_start: self.clock_start.is_some(),
             })
         }
     }
@@ -205,9 +218,48 @@ impl Capture {
         }
     }
 
-    fn last_lines(&self) -> Result<Vec<String>, Error> {
+    fn last_lines(&self, times: &Times) -> Result<Vec<String>, Error> {
         let last = self.clone().ignore_torn_tail().last(SHOWN)?;
-        Ok(last.iter().map(ToString::to_string).collect())
+        Ok(last.iter().map(|packet| times.line(packet)).collect())
+    }
+
+    fn times(&self) -> Result<Times, Error> {
+        let Some(start) = self.clock_start else {
+            return Ok(Times::OfDay);
+        };
+        let written = std::fs::metadata(self.path()).and_then(|file| file.modified());
+        let written = written.map_err(|source| Error::Open {
+            origin: self.path().display().to_string(),
+            source,
+        })?;
+        let last = self.whole().ignore_torn_tail().last(1)?;
+        let last = last
+            .first()
+            .map_or(0.0, |packet| packet.frame().timestamp().as_secs_f64());
+        let since_start = written.duration_since(start).unwrap_or_default().as_secs_f64();
+        Ok(Times::SinceStart {
+            ahead: since_start - last,
+        })
+    }
+}
+
+/// How an error shows the time of a frame.
+enum Times {
+    /// By the clock of the capture.
+    OfDay,
+    /// In seconds since a moment: they are the time by the clock of the capture, and as much more.
+    SinceStart { ahead: f64 },
+}
+
+impl Times {
+    fn line(&self, packet: &Packet<'_>) -> String {
+        match self {
+            Self::OfDay => packet.to_string(),
+            Self::SinceStart { ahead } => {
+                let at = packet.frame().timestamp().as_secs_f64() + ahead;
+                format!("{at:8.4}  {}", packet.summary())
+            }
+        }
     }
 }
 

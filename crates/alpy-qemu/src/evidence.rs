@@ -34,9 +34,12 @@ impl Copies {
     }
 }
 
-/// Has all that is said on the monitor written to a file.
-pub(crate) fn wire_log(options: alpy_qmp::Options, folder: &Path) -> Result<alpy_qmp::Options> {
-    let begin = Instant::now();
+/// Has all that is said on the monitor written to a file, with the seconds since `begin`.
+pub(crate) fn wire_log(
+    options: alpy_qmp::Options,
+    folder: &Path,
+    begin: Instant,
+) -> Result<alpy_qmp::Options> {
     let file = Mutex::new(create(&folder.join("qmp.log"))?);
     Ok(options.wire_log(move |direction, line| {
         let arrow = match direction {

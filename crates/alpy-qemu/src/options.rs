@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alpy_qmp::Timer;
 
@@ -19,6 +19,7 @@ pub struct Options {
     pub(crate) start_timeout: Duration,
     pub(crate) place: Option<Place>,
     pub(crate) timer: Option<Timer>,
+    pub(crate) clock_start: Option<Instant>,
 }
 
 impl Options {
@@ -30,6 +31,7 @@ impl Options {
             start_timeout: Duration::from_secs(30),
             place: None,
             timer: None,
+            clock_start: None,
         }
     }
 
@@ -55,6 +57,12 @@ impl Options {
     /// Measures the limits of waits for the guest with this timer, instead of with one of the machine's own.
     pub fn timer(mut self, timer: Timer) -> Self {
         self.timer = Some(timer);
+        self
+    }
+
+    /// Sets the moment from which the times in `qmp.log` count, in seconds. Default: the start of QEMU.
+    pub fn clock_start(mut self, moment: Instant) -> Self {
+        self.clock_start = Some(moment);
         self
     }
 

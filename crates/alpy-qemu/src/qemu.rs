@@ -129,7 +129,8 @@ impl Qemu {
             // Enough to find the end of a guest's life in, whatever came before it.
             .history_events(1 << 14);
         if let Some(folder) = &options.evidence {
-            qmp_options = evidence::wire_log(qmp_options, folder)?;
+            let begin = options.clock_start.unwrap_or_else(Instant::now);
+            qmp_options = evidence::wire_log(qmp_options, folder, begin)?;
         }
         let process = Process::start(Launch {
             program: machine.program_path().to_owned(),

@@ -10,6 +10,18 @@ use crate::step::StepTimeout;
 /// The result of the facade's own operations.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The reason for which a test cannot be judged.
+///
+/// An error library may hide the type of an error that it holds, as anyhow does in a `Box<dyn Error>`, but not the errors that it came from. So
+/// a [`Failure`](crate::Failure) is [unjudged](crate::Failure::is_unjudged) if this is among them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the host was overloaded: {why}; remedy: run the test again on a host with less load")]
+#[non_exhaustive]
+pub struct Overload {
+    /// What was measured, and for how much of it the machine did not run.
+    pub why: String,
+}
+
 /// Why a testbed, or a part of one, could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -76,12 +88,10 @@ pub enum Error {
         count: usize,
     },
     /// A measurement says nothing of what was measured; made by [`Testbed::cannot_be_judged`](crate::Testbed::cannot_be_judged).
-    #[error(
-        "cannot be judged: the host was overloaded: {why}; remedy: run the test again on a host with less load"
-    )]
+    #[error("cannot be judged")]
     HostOverloaded {
         /// What was measured, and for how much of it the machine did not run.
-        why: String,
+        source: Overload,
     },
     /// A machine ended in the middle of a test with several.
     #[error("machine {index} is gone")]

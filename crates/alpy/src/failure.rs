@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, Overload};
 use crate::panics;
 use crate::processor::Times;
 use crate::report::{FailureRecord, LastOnLink, Wire, Words};
@@ -159,6 +159,18 @@ impl Cause {
         }
     }
 
+    /// The error of a body, which may say that the test cannot be judged.
+    pub(crate) fn of_body(error: BoxError) -> Self {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
+        while let Some(one) = next {
+            if one.is::<Overload>() {
+                return Self::Unjudged(error);
+            }
+            next = one.source();
+        }
+        Self::Body(error)
+    }
+
     /// A panic that was caught on this thread.
     pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(ToString::to_string);
@@ -199,7 +211,8 @@ impl fmt::Display for Failure {
         }
         lines(f, "on the wire", &self.0.wire.sentences)?;
         for (index, LastOnLink { frames, packets }) in self.0.wire.links.iter().enumerate() {
-            lines(f, &format!("last on link {index}, of {frames} frames"), packets)?;
+            let title = format!("last on link {index}, of {frames} frames, with seconds since the run began");
+            lines(f, &title, packets)?;
             if packets.is_empty() {
                 write!(f, "\n  nothing on link {index}")?;
             }
@@ -247,4 +260,38 @@ fn lines(f: &mut fmt::Formatter<'_>, title: &str, lines: &[String]) -> fmt::Resu
         write!(f, "\n  {title}:")?;
     }
     lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_test_is_unjudged_by_the_type_of_its_error_however_it_is_wrapped() {
+        let overloaded = || {
+            let why = "the machine ran for half of the time".to_owned();
+            Error::HostOverloaded {
+                source: Overload { why },
+            }
+        };
+        let in_anyhow = || anyhow::Error::from(overloaded());
+        let in_context = || Err::<(), _>(in_anyhow()).context("measure").unwrap_err();
+        for error in [
+            BoxError::from(overloaded()),
+            in_anyhow().into(),
+            in_context().into(),
+        ] {
+            let cause = Cause::of_body(error);
+            assert_eq!(cause.kind(), "unjudged");
+            let text = cause.to_string();
+            let end = "cannot be judged: the host was overloaded: the machine ran for half of the time; \
+                       remedy: run the test again on a host with less load";
+            assert!(text.ends_with(end), "{text}");
+        }
+        // The same text, from a test that judges.
+        let text = chain(&overloaded());
+        assert_eq!(Cause::of_body(text.into()).kind(), "body");
+    }
 }

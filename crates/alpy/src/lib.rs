@@ -96,7 +96,7 @@ pub use alpy_qemu as qemu;
 pub use alpy_qmp as qmp;
 
 pub use cable::{Cable, CableEnd};
-pub use error::{Error, Result};
+pub use error::{Error, Overload, Result};
 pub use failure::{BoxError, Failure, TestResult};
 pub use link::{DirectLink, Link};
 pub use login::after_login;

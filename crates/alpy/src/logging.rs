@@ -140,10 +140,11 @@ pub(crate) struct RunLog {
 }
 
 impl RunLog {
-    pub(crate) fn create(test: &str, file: &Path) -> io::Result<Self> {
+    /// The times of its lines are seconds since a moment.
+    pub(crate) fn create(test: &str, file: &Path, since: Instant) -> io::Result<Self> {
         let log = DebugLog {
             test: test.to_owned(),
-            since: Instant::now(),
+            since,
             file: Mutex::new(File::create_new(file)?),
         };
         if !ROUTED.load(Ordering::Relaxed) {
@@ -333,8 +334,8 @@ mod tests {
             .with(EvidenceLayer::new());
         let dir = tempfile::tempdir().unwrap();
         tracing::subscriber::with_default(subscriber, || {
-            let one = RunLog::create("one", &dir.path().join("one")).unwrap();
-            let two = RunLog::create("two", &dir.path().join("two")).unwrap();
+            let create = |name: &str| RunLog::create(name, &dir.path().join(name), Instant::now()).unwrap();
+            let (one, two) = (create("one"), create("two"));
             one.span().in_scope(|| tracing::info!("Create nodes..."));
             two.span().in_scope(|| tracing::info!("Create nodes..."));
         });
@@ -348,8 +349,8 @@ mod tests {
         init();
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
-        let one = RunLog::create("one", &file("one")).unwrap();
-        let two = RunLog::create("two", &file("two")).unwrap();
+        let create = |name: &str| RunLog::create(name, &file(name), Instant::now()).unwrap();
+        let (one, two) = (create("one"), create("two"));
         one.span().in_scope(|| tracing::debug!(packets = 3, "in one"));
         two.span()
             .in_scope(|| tracing::trace_span!("inner").in_scope(|| tracing::trace!("in two")));

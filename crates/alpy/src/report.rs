@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) use page::{LastOnLink, Wire};
-pub(crate) use record::{Container, FailureRecord, Mark, Recorder, Words, is_file_name, seconds, steps};
+pub(crate) use record::{
+    Container, FailureRecord, Mark, Recorder, Start, Words, is_file_name, seconds, steps,
+};
 pub(crate) use record::{Link as LinkRecord, Record, Verdict};
 pub(crate) use source::open;
 

@@ -2,7 +2,10 @@
 //! Steps: what a test is doing, in words.
 //!
 //! [`step!`](crate::step!) logs `text...`, runs a future, and logs how it ended: `done`, `failed` or `cancelled`. The testbed that runs
-//! the test remembers which step is under way, so that a failure or a time-out names it, and how long each one took.
+//! the test remembers which step is under way, so that a failure or a time-out names it, and how long each one took. A command of a guest's
+//! shell is a step too, at the level DEBUG.
+
+pub(crate) mod command;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -83,10 +86,32 @@ struct State {
     under_way: Vec<UnderWay>,
     count: u64,
     failed: Option<Failed>,
-    /// The last of the outermost steps that ended, and how long each took.
-    spent: VecDeque<(String, Duration)>,
-    /// The first steps that began, in their order: that of number 1 first.
+    /// The last of the outermost steps that ended.
+    spent: VecDeque<Spent>,
+    /// The first steps that began, in the order of their numbers.
     records: Vec<StepRecord>,
+    /// How many commands began.
+    commands: usize,
+}
+
+/// What a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The test said so.
+    Step,
+    /// A command of a guest's shell.
+    Command,
+}
+
+/// Where the time went.
+#[derive(Debug)]
+struct Spent {
+    text: String,
+    took: Duration,
+    /// How many commands it stands for, which were short and came one after another; 0 for a step.
+    commands: usize,
+    /// The longest commands within it, in their order.
+    within: Vec<(String, Duration)>,
 }
 
 /// A step, for the run's report.
@@ -100,6 +125,9 @@ pub(crate) struct StepRecord {
     pub(crate) began: SystemTime,
     /// How long it took, and how it ended; `None` while it is under way.
     pub(crate) ended: Option<(Duration, StepEnd)>,
+    /// Whether it is a command of a guest's shell, and its exit code if it has one.
+    pub(crate) is_command: bool,
+    pub(crate) exit_code: Option<i32>,
 }
 
 /// How a step ended.
@@ -125,14 +153,21 @@ impl fmt::Display for StepEnd {
 struct UnderWay {
     number: u64,
     within: Option<u64>,
+    kind: Kind,
     text: String,
     /// The machines' processor time when it began.
     before: Times,
+    /// The longest commands within it that ended, if it is an outermost one.
+    commands: Vec<(String, Duration)>,
 }
 
 #[derive(Debug)]
 struct Failed {
     path: String,
+    /// The steps that it is within.
+    outer: Vec<u64>,
+    /// Whether nothing but a command has failed.
+    is_command: bool,
     /// The machines' processor time during the step.
     processor: Times,
 }
@@ -143,8 +178,12 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How many steps that ended are remembered.
 const REMEMBERED: usize = 30;
 
-/// How many steps are recorded.
+/// How many steps are recorded. Of commands, [`command::RECORDED`].
 const RECORDED: usize = 10_000;
+
+/// A command that takes as long as this has a line of its own where the time went, as so many of the longest of a step have.
+const LONG_COMMAND: Duration = Duration::from_secs(1);
+const LONG_COMMANDS: usize = 3;
 
 impl Steps {
     /// The step that failed, else the one under way, as a path from the outermost to the innermost.
@@ -181,14 +220,12 @@ impl Steps {
 
     /// The last of the outermost steps that ended.
     pub(crate) fn last_ended(&self) -> Option<String> {
-        self.lock().spent.back().map(|(text, _)| text.clone())
+        self.lock().spent.back().map(|spent| spent.text.clone())
     }
 
     /// Where the time went: a line for each of the last steps that ended.
     pub(crate) fn times(&self) -> Vec<String> {
-        let spent = &self.lock().spent;
-        let line = |(text, took): &(String, Duration)| format!("{:6.1} s  {text}", took.as_secs_f64());
-        spent.iter().map(line).collect()
+        self.lock().spent.iter().flat_map(Spent::lines).collect()
     }
 
     /// When each of the steps began.
@@ -203,19 +240,24 @@ impl Steps {
         self.lock().records.clone()
     }
 
+    /// How many commands are not among the [records](Self::records).
+    pub(crate) fn commands_left_out(&self) -> usize {
+        self.lock().commands.saturating_sub(command::RECORDED)
+    }
+
     /// Runs a future in which every step is one of these.
     pub(crate) async fn scope<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
         STEPS.scope(Arc::clone(self), future).await
     }
 
-    fn begin(&self, text: &str) -> u64 {
+    fn begin(&self, text: &str, kind: Kind) -> u64 {
         let before = self.schedules.now();
-        self.lock().begin(text, before)
+        self.lock().begin(text, kind, before)
     }
 
-    fn end(&self, number: u64, end: StepEnd, took: Duration) {
+    fn end(&self, number: u64, end: StepEnd, exit_code: Option<i32>, took: Duration) {
         let now = self.schedules.now();
-        self.lock().end(number, end, took, &now);
+        self.lock().end(number, end, exit_code, took, &now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -283,7 +325,7 @@ impl<L: Fn(&str)> Step<L> {
     fn begin(text: String, log: L) -> Self {
         log(&format!("{text}..."));
         let steps = STEPS.try_with(Arc::clone).ok();
-        let number = steps.as_ref().map(|steps| steps.begin(&text));
+        let number = steps.as_ref().map(|steps| steps.begin(&text, Kind::Step));
         Self {
             text,
             began: Instant::now(),
@@ -312,7 +354,8 @@ impl<L: Fn(&str)> Step<L> {
 
     fn is_innermost(&self) -> bool {
         match (&self.steps, self.number) {
-            (Some(steps), Some(number)) => !steps.lock().is_outer(number),
+            // A command says nothing meanwhile.
+            (Some(steps), Some(number)) => !steps.lock().is_around(number, Kind::Step),
             _ => true,
         }
     }
@@ -325,68 +368,123 @@ impl<L: Fn(&str)> Drop for Step<L> {
             end => end,
         };
         if let (Some(steps), Some(number)) = (&self.steps, self.number) {
-            steps.end(number, end, self.began.elapsed());
+            steps.end(number, end, None, self.began.elapsed());
         }
         (self.log)(&format!("{}... {end}", self.text));
     }
 }
 
 impl State {
-    fn begin(&mut self, text: &str, before: Times) -> u64 {
+    fn begin(&mut self, text: &str, kind: Kind, before: Times) -> u64 {
         self.count += 1;
         let within = WITHIN.try_with(|number| *number).ok();
         self.under_way.push(UnderWay {
             number: self.count,
             within,
+            kind,
             text: text.to_owned(),
             before,
+            commands: Vec::new(),
         });
-        if self.records.len() < RECORDED {
+        let is_command = kind == Kind::Command;
+        self.commands += usize::from(is_command);
+        if self.records.len() < RECORDED && (!is_command || self.commands <= command::RECORDED) {
             self.records.push(StepRecord {
                 number: self.count,
                 within,
                 text: text.to_owned(),
                 began: SystemTime::now(),
                 ended: None,
+                is_command,
+                exit_code: None,
             });
         }
-        // The test goes on, so it has dealt with the failure of an earlier step.
-        self.failed = None;
+        // The test goes on, so it has dealt with the failure of an earlier step. A command may be about to find out why a step failed.
+        if !is_command || self.failed.as_ref().is_some_and(|failed| failed.is_command) {
+            self.failed = None;
+        }
         self.count
     }
 
-    fn end(&mut self, number: u64, end: StepEnd, took: Duration, now: &[Option<ProcessorTime>]) {
+    fn end(
+        &mut self,
+        number: u64,
+        end: StepEnd,
+        exit_code: Option<i32>,
+        took: Duration,
+        now: &[Option<ProcessorTime>],
+    ) {
+        let ending = self.under_way.iter().find(|step| step.number == number);
+        let is_command = ending.is_some_and(|step| step.kind == Kind::Command);
         // At a deadline all steps are cancelled, and the innermost, which ends first, tells where the test was.
-        if end != StepEnd::Done && self.failed.is_none() {
-            let step = self.under_way.iter().find(|step| step.number == number);
-            self.failed = Some(Failed {
-                path: self.path(number),
-                processor: step
-                    .map(|step| processor::since(now, &step.before))
-                    .unwrap_or_default(),
-            });
+        match &mut self.failed {
+            // It has dealt with the failure of what it is around.
+            Some(failed) if end == StepEnd::Done && failed.outer.contains(&number) => self.failed = None,
+            Some(failed) if end != StepEnd::Done => failed.is_command &= is_command,
+            None if end != StepEnd::Done => {
+                let processor = ending.map(|step| processor::since(now, &step.before));
+                let outer = self.outwards(number).skip(1).map(|step| step.number);
+                self.failed = Some(Failed {
+                    path: self.path(number),
+                    outer: outer.collect(),
+                    is_command,
+                    processor: processor.unwrap_or_default(),
+                });
+            }
+            _ => {}
         }
-        let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        if let Some(record) = self.records.get_mut(place) {
-            record.ended = Some((took, end));
+        if let Ok(place) = self.records.binary_search_by_key(&number, |step| step.number) {
+            let record = &mut self.records[place];
+            (record.ended, record.exit_code) = (Some((took, end)), exit_code);
         }
         let Some(at) = self.under_way.iter().position(|step| step.number == number) else {
             return;
         };
+        let outermost = self.outwards(number).last().map_or(number, |step| step.number);
         let step = self.under_way.remove(at);
         if step.within.is_none() {
-            if self.spent.len() == REMEMBERED {
-                self.spent.pop_front();
+            self.spend(step, took);
+        } else if is_command && took >= LONG_COMMAND {
+            let mut outermost = self.under_way.iter_mut().filter(|step| step.number == outermost);
+            if let Some(outermost) = outermost.next() {
+                outermost.commands.push((step.text, took));
+                keep_longest(&mut outermost.commands);
             }
-            self.spent.push_back((step.text, took));
         }
+    }
+
+    /// An outermost step has ended.
+    fn spend(&mut self, step: UnderWay, took: Duration) {
+        let commands = usize::from(step.kind == Kind::Command && took < LONG_COMMAND);
+        match self.spent.back_mut() {
+            Some(last) if commands > 0 && last.commands > 0 => {
+                last.text = step.text;
+                last.took += took;
+                last.commands += 1;
+                return;
+            }
+            _ => {}
+        }
+        if self.spent.len() == REMEMBERED {
+            self.spent.pop_front();
+        }
+        self.spent.push_back(Spent {
+            text: step.text,
+            took,
+            commands,
+            within: step.commands,
+        });
+    }
+
+    /// A step and what it is within, innermost first.
+    fn outwards(&self, number: u64) -> impl Iterator<Item = &UnderWay> {
+        let find = |number: u64| self.under_way.iter().find(move |step| step.number == number);
+        std::iter::successors(find(number), move |step| find(step.within?))
     }
 
     /// A step and what it is within, outermost first.
     fn path(&self, number: u64) -> String {
-        let find = |number: u64| self.under_way.iter().find(|step| step.number == number);
-        let steps = std::iter::successors(find(number), |step| find(step.within?));
-        let mut texts: Vec<_> = steps.map(|step| step.text.as_str()).collect();
+        let mut texts: Vec<_> = self.outwards(number).map(|step| step.text.as_str()).collect();
         texts.reverse();
         texts.join(" > ")
     }
@@ -394,6 +492,12 @@ impl State {
     /// Whether another step is within this one.
     fn is_outer(&self, number: u64) -> bool {
         self.under_way.iter().any(|step| step.within == Some(number))
+    }
+
+    /// Whether one of this kind is within it.
+    fn is_around(&self, number: u64, kind: Kind) -> bool {
+        let mut within = self.under_way.iter().filter(|step| step.within == Some(number));
+        within.any(|step| step.kind == kind)
     }
 
     /// All steps under way that no other one is within.
@@ -404,190 +508,26 @@ impl State {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn names_the_innermost_step_that_failed() {
-        let steps = Arc::new(Steps::default());
-        let result = steps
-            .scope(crate::step!("Outer", async {
-                crate::step!("First", async { Ok::<_, &str>(()) }).await?;
-                crate::step!("Second", async { Err::<(), _>("no") }).await
-            }))
-            .await;
-        assert_eq!(result, Err("no"));
-        assert_eq!(steps.where_it_is().as_deref(), Some("Outer > Second"));
-    }
-
-    #[tokio::test]
-    async fn tells_steps_beside_each_other_from_steps_within() {
-        let steps = Arc::new(Steps::default());
-        let both = async {
-            let fails = async {
-                tokio::task::yield_now().await;
-                Err::<(), _>("no")
-            };
-            let first = crate::step!("First", std::future::pending::<Result<(), &str>>());
-            tokio::try_join!(first, crate::step!("Second", fails))
+impl Spent {
+    fn lines(&self) -> Vec<String> {
+        let line = |text: &str, took: Duration| format!("{:6.1} s  {text}", took.as_secs_f64());
+        let text = match self.commands {
+            0 | 1 => self.text.clone(),
+            count => format!("{count} commands, the last of them: {}", self.text),
         };
-        let mut both = Box::pin(steps.scope(crate::step!("Both", both)));
-        assert!(futures_util::poll!(&mut both).is_pending());
-        assert_eq!(
-            steps.where_it_is().as_deref(),
-            Some("Both > First; Both > Second")
-        );
-        assert_eq!(both.await.unwrap_err(), "no");
-        assert_eq!(steps.where_it_is().as_deref(), Some("Both > Second"));
-    }
-
-    #[tokio::test]
-    async fn forgets_a_failure_that_the_test_dealt_with() {
-        let steps = Arc::new(Steps::default());
-        steps
-            .scope(async {
-                crate::step!("First", async { Err::<(), _>("no") })
-                    .await
-                    .unwrap_err();
-                crate::step!("Second", async { Ok::<_, &str>(()) }).await.unwrap();
-            })
-            .await;
-        assert_eq!(steps.where_it_is(), None);
-    }
-
-    #[tokio::test]
-    async fn a_cancelled_step_is_where_the_test_was() {
-        let steps = Arc::new(Steps::default());
-        let waits_for_ever = crate::step!("Wait", std::future::pending::<Result<(), ()>>());
-        let in_time = steps
-            .scope(tokio::time::timeout(
-                std::time::Duration::from_millis(1),
-                waits_for_ever,
-            ))
-            .await;
-        assert!(in_time.is_err());
-        assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
-    }
-
-    #[tokio::test]
-    async fn a_step_with_a_time_of_its_own_fails_at_its_end_and_tells_where_the_time_went() {
-        let steps = Arc::new(Steps::default());
-        let limit = std::time::Duration::from_millis(20);
-        let waits_for_ever = std::future::pending::<Result<(), StepTimeout>>();
-        let result = steps
-            .scope(async {
-                crate::step!("Boot", async { Ok::<_, &str>(()) }).await.unwrap();
-                crate::step!(within: limit, "Wait", waits_for_ever).await
-            })
-            .await;
-        assert_eq!(result.unwrap_err().after, limit);
-        assert_eq!(steps.where_it_is().as_deref(), Some("Wait"));
-        assert_eq!(steps.times(), ["   0.0 s  Boot", "   0.0 s  Wait"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn says_what_it_waits_for() {
-        let lines = Mutex::new(Vec::new());
-        let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
-        let slow = async {
-            tokio::time::timeout(SLOW * 5 / 2, std::future::pending::<()>())
-                .await
-                .unwrap_err();
-            Ok::<_, ()>(())
-        };
-        let inner = run_step("Boot".to_owned(), log, slow);
-        let steps = Arc::new(Steps::default());
-        steps.scope(run_step("All".to_owned(), log, inner)).await.unwrap();
-        assert_eq!(
-            *lines.lock().unwrap(),
-            [
-                "All...",
-                "Boot...",
-                "Boot... for 10 s now",
-                "Boot... for 20 s now",
-                "Boot... done",
-                "All... done"
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn records_each_step_with_what_it_was_within_and_how_it_ended() {
-        let steps = Arc::new(Steps::default());
-        let waits_for_ever = crate::step!("Wait", std::future::pending::<Result<(), &str>>());
-        let mut waiting = Box::pin(steps.scope(waits_for_ever));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        let outer = crate::step!("Outer", async {
-            crate::step!("Inner", async { Err::<(), _>("no") })
-                .await
-                .unwrap_err();
-            Ok::<_, &str>(())
-        });
-        steps.scope(outer).await.unwrap();
-        let records = steps.records();
-        let short = |step: &StepRecord| (step.text.clone(), step.within, step.ended.map(|(_, end)| end));
-        let short: Vec<_> = records.iter().map(short).collect();
-        assert_eq!(
-            short,
-            [
-                ("Wait".to_owned(), None, None),
-                ("Outer".to_owned(), None, Some(StepEnd::Done)),
-                ("Inner".to_owned(), Some(2), Some(StepEnd::Failed)),
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_step_that_another_one_ends_is_cancelled_and_not_failed() {
-        let lines = Mutex::new(Vec::new());
-        let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
-        let steps = Arc::new(Steps::default());
-        let waits = run_step(
-            "First".to_owned(),
-            log,
-            std::future::pending::<Result<(), &str>>(),
-        );
-        let fails = run_step("Second".to_owned(), log, async { Err::<(), _>("no") });
-        let both = steps.scope(async { tokio::try_join!(waits, fails) });
-        assert_eq!(both.await.unwrap_err(), "no");
-        assert_eq!(
-            *lines.lock().unwrap(),
-            ["First...", "Second...", "Second... failed", "First... cancelled"]
-        );
-        let ends: Vec<_> = steps
-            .records()
-            .iter()
-            .map(|step| step.ended.map(|(_, end)| end))
-            .collect();
-        assert_eq!(ends, [Some(StepEnd::Cancelled), Some(StepEnd::Failed)]);
-        assert_eq!(steps.where_it_is().as_deref(), Some("Second"));
-    }
-
-    #[tokio::test]
-    async fn a_step_that_panics_has_failed() {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let log = {
-            let lines = Arc::clone(&lines);
-            move |line: &str| lines.lock().unwrap().push(line.to_owned())
-        };
-        let panics = run_step("Fall".to_owned(), log, async {
-            if true {
-                panic!("as planned");
-            }
-            Ok::<_, ()>(())
-        });
-        tokio::spawn(panics).await.unwrap_err();
-        assert_eq!(*lines.lock().unwrap(), ["Fall...", "Fall... failed"]);
-    }
-
-    #[tokio::test]
-    async fn logs_the_beginning_and_the_end() {
-        let lines = Mutex::new(Vec::new());
-        let log = |line: &str| lines.lock().unwrap().push(line.to_owned());
-        run_step("Boot".to_owned(), log, async { Ok::<_, ()>(()) })
-            .await
-            .unwrap();
-        assert_eq!(*lines.lock().unwrap(), ["Boot...", "Boot... done"]);
+        let within = self.within.iter();
+        let within = within.map(|(text, took)| line(&format!("  of which {text}"), *took));
+        std::iter::once(line(&text, self.took)).chain(within).collect()
     }
 }
+
+fn keep_longest(commands: &mut Vec<(String, Duration)>) {
+    if commands.len() > LONG_COMMANDS {
+        let shortest = commands.iter().enumerate().min_by_key(|(_, (_, took))| *took);
+        let place = shortest.map_or(0, |(place, _)| place);
+        commands.remove(place);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ mod wired;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use alpy_console::Console;
@@ -33,7 +33,7 @@ pub use dut::Dut;
 use wired::{Far, NicOf, Wired};
 
 use crate::cable::{Cable, CableNic, End};
-use crate::error::{Error, Result};
+use crate::error::{Error, Overload, Result};
 use crate::evidence::Evidence;
 use crate::failure::{BoxError, Cause, chain};
 use crate::growing::Growing;
@@ -75,8 +75,6 @@ pub struct Testbed {
     steps: Arc<Steps>,
     attended: Attended,
     until: Instant,
-    /// What the test has said that it cannot judge.
-    unjudged: std::sync::Mutex<Vec<String>>,
 }
 
 impl Testbed {
@@ -239,22 +237,8 @@ impl Testbed {
     /// ```
     #[must_use]
     pub fn cannot_be_judged(&self, why: impl Into<String>) -> Error {
-        let error = Error::HostOverloaded { why: why.into() };
-        let mut unjudged = self.unjudged.lock().unwrap_or_else(PoisonError::into_inner);
-        unjudged.push(error.to_string());
-        error
-    }
-
-    /// The cause of a failure, which may be that the test cannot be judged. An error library such as anyhow hides the type of an error, so its
-    /// text tells.
-    fn judged(&self, cause: Cause) -> Cause {
-        let unjudged = self.unjudged.lock().unwrap_or_else(PoisonError::into_inner);
-        match cause {
-            Cause::Body(error) if unjudged.iter().any(|text| chain(error.as_ref()).contains(text)) => {
-                Cause::Unjudged(error)
-            }
-            other => other,
-        }
+        let source = Overload { why: why.into() };
+        Error::HostOverloaded { source }
     }
 
     #[track_caller]
@@ -285,7 +269,7 @@ impl Testbed {
                 biased;
                 result = body => match result {
                     Ok(Ok(value)) => Ok(value),
-                    Ok(Err(error)) => Err(Cause::Body(error.into())),
+                    Ok(Err(error)) => Err(Cause::of_body(error.into())),
                     Err(panic) => Err(Cause::panic(panic.as_ref())),
                 },
                 lost = self.lost() => Err(Cause::Lost(lost)),

@@ -126,13 +126,12 @@ impl Entry<'_> {
     /// Answers the question for a password, and gives the shell a prompt of ours, until the prompt is seen.
     async fn own_prompt(&self, guest: &Guest, console: &Console) -> Result<ReadUntil, Error> {
         let id = typing::id();
-        let prompt = format!("alpy-{id}# ");
+        let prompt = typing::prompt(&id);
         // The echo does not show the prompt, and a variable of bash that would set the prompt anew is emptied.
         let line = format!("PROMPT_COMMAND= PS1=alpy-''{id}'# '");
         {
             let mut transcript = console.shared().transcript();
-            // BusyBox asks for the place of the cursor.
-            [prompt.clone(), format!("{prompt}\x1b[6n")]
+            typing::shown_prompts(&prompt)
                 .iter()
                 .chain(&[line.clone(), format!("{line}\r\n")])
                 .for_each(|text| transcript.hide(text));

@@ -63,6 +63,28 @@ pub(crate) fn id() -> String {
     format!("{:08x}", RandomState::new().hash_one(()) & 0xffff_ffff)
 }
 
+/// The prompt that a shell is given, which nothing else prints by chance.
+pub(crate) fn prompt(id: &str) -> String {
+    format!("alpy-{id}# ")
+}
+
+/// A prompt as shells show it: BusyBox's asks for the place of the cursor behind it.
+pub(crate) fn shown_prompts(prompt: &str) -> [String; 2] {
+    [prompt.to_owned(), format!("{prompt}\x1b[6n")]
+}
+
+/// The last prompt of ours that a console has printed.
+pub(crate) fn last_prompt(raw: &[u8]) -> Option<String> {
+    let places = memchr::memmem::find_iter(raw, b"alpy-");
+    let prompts = places.filter_map(|at| {
+        let id = std::str::from_utf8(raw.get(at + 5..at + 13)?).ok()?;
+        let prompt = prompt(id);
+        let is_one = id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (is_one && raw[at..].starts_with(prompt.as_bytes())).then_some(prompt)
+    });
+    prompts.last()
+}
+
 /// The command as one word to type, if it is short and of plain ASCII.
 pub(super) fn typed(command: &str) -> Option<String> {
     let word = quote(command);

@@ -80,6 +80,38 @@ with_each_shell! {
         assert_eq!(shell.run("echo still here").await.unwrap().text(), "still here\n");
     }
 
+    async fn tells_when_a_command_begins_and_how_it_ends(shell: RemoteShell, scene: Scene) {
+        // Of what is typed to attach, nothing.
+        assert_eq!(scene.commands.take(), [""; 0]);
+        shell.run("true").await.unwrap();
+        shell.run("exit 3").await.unwrap_err();
+        shell.command("exit 4").ignore_status().run().await.unwrap();
+        shell.upload("empty", "").await.unwrap();
+        assert_eq!(scene.commands.take(), [
+            "true", "Done(Some(0))",
+            "exit 3", "Failed(Some(3))",
+            "exit 4", "Done(Some(4))",
+            "# upload of 0 bytes to ./empty", "Done(Some(0))",
+        ]);
+        // The shells have codes of their own for it.
+        match shell.upload("no/such/dir/file", "").await {
+            Err(Error::Command { code, .. }) => assert_eq!(
+                scene.commands.take(),
+                ["# upload of 0 bytes to no/such/dir/file".to_owned(), format!("Failed(Some({code}))")]
+            ),
+            other => panic!("{other:?}"),
+        }
+        shell.command("echo started; sleep 60").deadline(Duration::from_millis(100)).run().await.unwrap_err();
+        // As one line that is too long to be typed.
+        let script = format!("# {}\n: >begun\nsleep 60", "x".repeat(2000));
+        tokio::select! {
+            biased;
+            _ = shell.run(&script) => panic!("it sleeps"),
+            found = scene.exists("begun") => found,
+        };
+        assert_eq!(scene.commands.take(), ["echo started; sleep 60", "Failed(None)", &script, "Cancelled"]);
+    }
+
     async fn uploads_any_bytes(shell: RemoteShell, scene: Scene) {
         let all: Vec<u8> = (0..=255).collect();
         for (name, content) in [

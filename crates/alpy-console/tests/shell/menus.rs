@@ -7,7 +7,7 @@ use alpy_console::{Cli, Console, Error, Menu, ReadUntil};
 use tokio::net::UnixStream;
 
 use crate::LONG;
-use crate::terminal::Scene;
+use crate::terminal::{Commands, Scene};
 
 /// A console, and the far end of it.
 fn pair() -> (Console, Console) {
@@ -76,6 +76,45 @@ async fn runs_commands_of_a_vendor() {
         );
     };
     tokio::join!(test, far_end);
+}
+
+#[tokio::test]
+async fn tells_of_commands_and_of_exit_codes_where_there_are_some() {
+    for (cli, ends) in [
+        (router(), ["Done(None)", "Failed(None)", "Done(None)"]),
+        (
+            router().status_command("echo $?"),
+            ["Done(Some(0))", "Failed(Some(2))", "Done(Some(2))"],
+        ),
+    ] {
+        let has_status = ends[0] == "Done(Some(0))";
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let commands = Commands::default();
+        let console = commands.of(Console::builder()).start(ours).unwrap();
+        let peer = Console::builder().start(theirs).unwrap();
+        let far_end = async {
+            peer.send("router> ").await.unwrap();
+            for (command, text, status) in [
+                ("show", "1.0", "0"),
+                ("bogus", "% Invalid", "2"),
+                ("bogus", "% Invalid", "2"),
+            ] {
+                answer(&peer, command, &format!("\r\n{text}\r\nrouter> ")).await;
+                if has_status {
+                    answer(&peer, "echo $?", &format!("\r\n{status}\r\nrouter> ")).await;
+                }
+            }
+        };
+        let test = async {
+            let mut cli = cli.open(&console).await.unwrap();
+            cli.run("show").await.unwrap();
+            cli.run("bogus").await.unwrap_err();
+            cli.run_ignoring_status("bogus").await.unwrap();
+        };
+        tokio::join!(test, far_end);
+        let [shown, refused, taken] = ends;
+        assert_eq!(commands.take(), ["show", shown, "bogus", refused, "bogus", taken]);
+    }
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use alpy_console::{Console, RemoteShell};
+use alpy_console::{Builder, CommandEnd, Console, RemoteShell};
 
 /// Which shell.
 #[derive(Clone, Copy)]
@@ -25,6 +26,32 @@ pub(crate) struct Scene {
     dir: tempfile::TempDir,
     child: Child,
     pub(crate) console: Console,
+    /// What the console has told of commands.
+    pub(crate) commands: Commands,
+}
+
+/// A line for each command that began, and one for each that ended.
+#[derive(Clone, Default)]
+pub(crate) struct Commands(Arc<Mutex<Vec<String>>>);
+
+impl Commands {
+    pub(crate) fn of(&self, console: Builder) -> Builder {
+        let commands = self.clone();
+        console.on_command(move |command| {
+            commands.push(command.to_owned());
+            let commands = commands.clone();
+            move |end: CommandEnd| commands.push(format!("{end:?}"))
+        })
+    }
+
+    /// All lines since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn push(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
 }
 
 impl Scene {
@@ -49,10 +76,9 @@ impl Scene {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let ours = tokio::net::UnixStream::from_std(ours).unwrap();
-        let console = Console::builder()
-            .transcript(dir.path().join("evidence"))
-            .start(ours)
-            .unwrap();
+        let commands = Commands::default();
+        let console = Console::builder().transcript(dir.path().join("evidence"));
+        let console = commands.of(console).start(ours).unwrap();
         let work = dir.path().join("work");
         fs::create_dir(&work).unwrap();
         fs::write(work.join("printk"), "7\t4\t1\t7\n").unwrap();
@@ -73,7 +99,12 @@ impl Scene {
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .unwrap();
-        Self { dir, child, console }
+        Self {
+            dir,
+            child,
+            console,
+            commands,
+        }
     }
 
     pub(crate) async fn attach(&self) -> RemoteShell {

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use alpy_pcap::{Capture, Error, Reader, Timer, filter};
 use tempfile::TempDir;
@@ -126,6 +126,35 @@ async fn the_captures_timer_measures_every_limit() {
         "{unseen:?}"
     );
     assert_eq!(*limits.lock().unwrap(), [instant; 3]);
+}
+
+#[tokio::test]
+async fn errors_count_the_times_of_frames_from_a_start_that_they_are_given() {
+    let growing = Growing::new();
+    // The clock of the capture is years behind, and its frames are a second apart.
+    let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let file = OpenOptions::new().append(true).open(&growing.path).unwrap();
+    file.set_modified(written).unwrap();
+    let last = growing.capture.last(1).unwrap()[0].frame().timestamp();
+    let first = growing.capture.last(usize::MAX).unwrap()[0].frame().timestamp();
+    let start = written - Duration::from_millis(12_500);
+    let capture = growing.capture.clone().clock_start(start);
+    let error = capture.expect(filter::tcp_syn_to(80), SHORT).await.unwrap_err();
+    let text = error.to_string();
+    let at = |time: Duration| format!("\n  {:8.4}  ", 12.5 - (last - time).as_secs_f64());
+    for part in [
+        "the last frames, with seconds since the run began:",
+        &at(first),
+        &at(last),
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    // A part of it has the same clock.
+    let mark = capture.mark("now").unwrap();
+    let seen = capture.until(&mark).unwrap().expect_none(|_| true, SHORT).await;
+    let text = seen.unwrap_err().to_string();
+    let first = at(first);
+    assert!(text.contains(&format!("saw {}", first.trim_start())), "{text}");
 }
 
 #[tokio::test]

@@ -312,11 +312,7 @@ fn ladder(summary: &Summary, marks: &[(u64, &Mark)], began: f64) -> Vec<Rung> {
 
 /// A packet in one line, without its time.
 fn one_line(frame: Frame<'static>) -> String {
-    let text = Packet::decode(frame).to_string();
-    match text.split_once(' ') {
-        Some((_, text)) => text.to_owned(),
-        None => text,
-    }
+    Packet::decode(frame).summary().to_string()
 }
 
 #[cfg(test)]

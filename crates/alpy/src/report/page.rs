@@ -234,7 +234,9 @@ fn why(page: &mut String, record: &Record, failure: &FailureRecord, wire: &Wire)
     }
     list(page, "On the wire", &wire.sentences);
     if !wire.links.is_empty() {
-        page.push_str("<h3>Last on the wire</h3>\n");
+        page.push_str(
+            "<h3>Last on the wire</h3>\n<p class=\"small\">With seconds since the run began.</p>\n",
+        );
     }
     for (index, LastOnLink { frames, packets }) in wire.links.iter().enumerate() {
         let none = if packets.is_empty() { "nothing" } else { "" };
@@ -286,7 +288,11 @@ pub(super) fn end_name(record: &Record, end: Option<&End>) -> String {
 
 /// All files, with those that are short and tell much shown here.
 fn files(page: &mut String, dir: &Path, record: &Record) {
-    page.push_str("<section id=\"files\"><h2>Files</h2>\n");
+    page.push_str(
+        "<section id=\"files\"><h2>Files</h2>\n<p class=\"small\">Times on this page, in debug.log and in qmp.log are seconds since the run began. \
+         Captures, console.times and run.json have seconds since 1970: frames in link*.pcap by the clock of the guest, which stands still while \
+         the machine is stopped, those in links.pcapng by the clock of the host.</p>\n",
+    );
     for machine in &record.machines {
         let prefix = match machine.folder.as_str() {
             "" => String::new(),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! `run.json`: what a run knows of itself, for its report and for other programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use alpy_netns::MacAddr;
 use alpy_qemu::ProcessorTime;
@@ -52,6 +52,8 @@ pub(crate) struct Record {
     /// A sentence for each machine: what share of the processor time that it was ready to use it got.
     pub(crate) processor: Vec<String>,
     pub(crate) steps: Vec<Step>,
+    /// How many commands of guests' shells are not among the steps, because there were so many.
+    pub(crate) commands_left_out: usize,
     pub(crate) machines: Vec<Machine>,
     pub(crate) links: Vec<Link>,
     pub(crate) containers: Vec<Container>,
@@ -209,6 +211,9 @@ pub(crate) struct Step {
     pub(crate) outcome: Outcome,
     /// How many steps it is within.
     pub(crate) depth: usize,
+    /// Whether it is a command of a guest's shell, and its exit code if it has one.
+    pub(crate) command: bool,
+    pub(crate) exit_code: Option<i32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,14 +293,45 @@ pub(crate) struct File {
     pub(crate) bytes: u64,
 }
 
+/// The moment when a run began, from which all times count that a person reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) instant: Instant,
+    pub(crate) moment: SystemTime,
+}
+
+impl Start {
+    pub(crate) fn now() -> Self {
+        Self {
+            instant: Instant::now(),
+            moment: SystemTime::now(),
+        }
+    }
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self::now()
+    }
+}
+
 /// The record of a run while it goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Record>);
+pub(crate) struct Recorder {
+    start: Start,
+    record: Mutex<Record>,
+}
 
 impl Recorder {
     /// Of a run that begins.
-    pub(crate) fn begin(test: &str, description: Option<&str>, deadline: Duration, attempt: u32) -> Self {
-        Self(Mutex::new(Record {
+    pub(crate) fn begin(
+        start: Start,
+        test: &str,
+        description: Option<&str>,
+        deadline: Duration,
+        attempt: u32,
+    ) -> Self {
+        let record = Record {
             format: FORMAT,
             test: test.to_owned(),
             description: description.map(str::to_owned),
@@ -303,15 +339,24 @@ impl Recorder {
             attempt,
             attempts_of: Some(attempts_of()),
             pid: Some(std::process::id()),
-            began: seconds(SystemTime::now()),
+            began: seconds(start.moment),
             deadline: deadline.as_secs_f64(),
             ..Record::default()
-        }))
+        };
+        Self {
+            start,
+            record: Mutex::new(record),
+        }
+    }
+
+    /// When the run began.
+    pub(crate) fn start(&self) -> Start {
+        self.start
     }
 
     /// The record as it is, to be looked at or added to.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which run it is.
@@ -419,30 +464,48 @@ impl End {
     }
 }
 
-/// Steps in the order in which they began, those of several lists one list after another.
+/// Steps in the order in which they began, each followed by the steps within it; those of several lists one list after another.
 pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
     let mut all = Vec::new();
     for list in lists {
-        let mut depths: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut within: BTreeMap<Option<u64>, Vec<&StepRecord>> = BTreeMap::new();
+        let known: BTreeSet<u64> = list.iter().map(|step| step.number).collect();
         for step in list.iter().take(MOST) {
-            let outer = step.within.and_then(|outer| depths.get(&outer));
-            let depth = outer.map_or(0, |outer| outer + 1);
-            depths.insert(step.number, depth);
-            all.push(Step {
-                text: step.text.clone(),
-                began: seconds(step.began),
-                seconds: step.ended.map(|(took, _)| took.as_secs_f64()),
-                outcome: match step.ended {
-                    None => Outcome::UnderWay,
-                    Some((_, StepEnd::Done)) => Outcome::Done,
-                    Some((_, StepEnd::Failed)) => Outcome::Failed,
-                    Some((_, StepEnd::Cancelled)) => Outcome::Cancelled,
-                },
-                depth,
-            });
+            let outer = step.within.filter(|outer| known.contains(outer));
+            within.entry(outer).or_default().push(step);
+        }
+        // What is to come, the next one last.
+        let mut next = Vec::new();
+        let mut enter = |outer: Option<u64>, depth: usize, next: &mut Vec<_>| {
+            let steps = within.remove(&outer).unwrap_or_default();
+            next.extend(steps.into_iter().rev().map(|step| (step, depth)));
+        };
+        enter(None, 0, &mut next);
+        while let Some((step, depth)) = next.pop() {
+            all.push(Step::of(step, depth));
+            enter(Some(step.number), depth + 1, &mut next);
         }
     }
     all
+}
+
+impl Step {
+    fn of(step: &StepRecord, depth: usize) -> Self {
+        Self {
+            text: step.text.clone(),
+            began: seconds(step.began),
+            seconds: step.ended.map(|(took, _)| took.as_secs_f64()),
+            outcome: match step.ended {
+                None => Outcome::UnderWay,
+                Some((_, StepEnd::Done)) => Outcome::Done,
+                Some((_, StepEnd::Failed)) => Outcome::Failed,
+                Some((_, StepEnd::Cancelled)) => Outcome::Cancelled,
+            },
+            depth,
+            command: step.is_command,
+            exit_code: step.exit_code,
+        }
+    }
 }
 
 /// A moment as seconds since 1970.
@@ -473,6 +536,43 @@ mod tests {
         });
         *record.pointer_mut(place).unwrap() = value.clone();
         record.to_string()
+    }
+
+    #[test]
+    fn a_step_is_followed_by_the_steps_within_it_though_others_began_in_between() {
+        let step = |number, within, text: &str| StepRecord {
+            number,
+            within,
+            text: text.to_owned(),
+            began: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
+            ended: None,
+            is_command: false,
+            exit_code: None,
+        };
+        let list = vec![
+            step(1, None, "Boot 0"),
+            step(2, None, "Boot 1"),
+            step(3, Some(2), "Log in 1"),
+            step(4, Some(1), "Log in 0"),
+            step(5, Some(4), "$ id"),
+            // What it was within is not recorded.
+            step(7, Some(6), "Ping"),
+        ];
+        let teardown = vec![step(1, None, "Quit QEMU")];
+        let steps = steps(&[list, teardown]);
+        let steps: Vec<_> = steps.iter().map(|step| (&*step.text, step.depth)).collect();
+        assert_eq!(
+            steps,
+            [
+                ("Boot 0", 0),
+                ("Log in 0", 1),
+                ("$ id", 2),
+                ("Boot 1", 0),
+                ("Log in 1", 1),
+                ("Ping", 0),
+                ("Quit QEMU", 0)
+            ]
+        );
     }
 
     #[test]

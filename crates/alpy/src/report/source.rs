@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::record::{self, Container, Outcome, Record, Step, is_file_name};
+use crate::step::command;
 
 /// How much of a file is read at its beginning and at its end.
 const HEAD_BYTES: usize = 256 << 10;
@@ -176,7 +177,7 @@ pub(super) fn all(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
             false => String::new(),
         };
         said.extend(console(&folder, record.began, &by));
-        said.extend(qmp(&folder, record.began, &by));
+        said.extend(qmp(&folder, &by));
     }
     for container in &record.containers {
         for (stream, times) in [("stdout", &container.stdout), ("stderr", &container.stderr)] {
@@ -201,18 +202,33 @@ pub(super) fn all(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
 /// Adds what the log and the directory tell to the record of a run that could not write it.
 pub(super) fn complete(dir: &Path, record: &mut Record) {
     let mut open: Vec<usize> = Vec::new();
+    let mut commands = 0;
     for (_, line) in lines(&dir.join("debug.log"), usize::MAX / 2, usize::MAX / 2).lines {
-        let Some((at, "INFO", said)) = log_line(&line) else {
+        let Some((at, level, target, said)) = log_line(&line) else {
             continue;
         };
+        let is_command = target == command::TARGET;
+        if !is_command && level != "INFO" {
+            continue;
+        }
         if let Some(begun) = said.strip_suffix("...") {
+            commands += usize::from(is_command);
+            if is_command && commands > command::RECORDED {
+                record.commands_left_out += 1;
+                continue;
+            }
             open.push(record.steps.len());
             record.steps.push(Step {
                 text: begun.to_owned(),
                 began: record.began + at,
+                command: is_command,
                 ..Step::default()
             });
         } else if let Some((text, end)) = said.rsplit_once("... ") {
+            let (end, exit_code) = match end.split_once(command::CODE) {
+                Some((end, code)) if is_command => (end, code.parse().ok()),
+                _ => (end, None),
+            };
             let outcome = match end {
                 "done" => Outcome::Done,
                 "failed" => Outcome::Failed,
@@ -220,13 +236,16 @@ pub(super) fn complete(dir: &Path, record: &mut Record) {
                 // It says that it goes on.
                 _ => continue,
             };
-            let is_it = |step: &usize| record.steps[*step].text == text;
+            let is_it = |step: &usize| {
+                let step = &record.steps[*step];
+                step.text == text && step.command == is_command
+            };
             let Some(place) = open.iter().rposition(is_it) else {
                 continue;
             };
             let step = &mut record.steps[open.remove(place)];
             step.seconds = Some(record.began + at - step.began);
-            step.outcome = outcome;
+            (step.outcome, step.exit_code) = (outcome, exit_code);
         }
     }
     record.containers = log(dir, record)
@@ -248,7 +267,7 @@ fn log(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
     let (mut said, mut started) = (Vec::new(), Vec::new());
     let path = dir.join("debug.log");
     for (_, line) in lines(&path, usize::MAX / 2, usize::MAX / 2).lines {
-        let Some((at, level, text)) = log_line(&line) else {
+        let Some((at, level, _, text)) = log_line(&line) else {
             continue;
         };
         if let Some(rest) = text.strip_prefix("started a container name=\"") {
@@ -281,12 +300,12 @@ fn log(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
     (said, started)
 }
 
-/// A line of `debug.log`: when, how important, what.
-fn log_line(line: &str) -> Option<(f64, &str, &str)> {
+/// A line of `debug.log`: when, how important, of what part of the program, what.
+fn log_line(line: &str) -> Option<(f64, &str, &str, &str)> {
     let (at, rest) = line.trim_start().split_once(' ')?;
     let (level, rest) = rest.trim_start().split_once(' ')?;
-    let (_target, text) = rest.split_once(' ')?;
-    Some((at.parse().ok()?, level, text.trim_start()))
+    let (target, text) = rest.split_once(' ')?;
+    Some((at.parse().ok()?, level, target, text.trim_start()))
 }
 
 fn console(folder: &Path, began: f64, by: &str) -> Vec<Said> {
@@ -296,8 +315,24 @@ fn console(folder: &Path, began: f64, by: &str) -> Vec<Said> {
         Some((place.parse().ok()?, seconds.parse().ok()?))
     };
     let times: Vec<_> = times.lines().filter_map(entry).collect();
-    let lines = lines(&folder.join("console.log"), HEAD_LINES, TAIL_LINES);
+    let mut lines = lines(&folder.join("console.log"), HEAD_LINES, TAIL_LINES);
+    for (_, line) in &mut lines.lines {
+        *line = without_returns(line);
+    }
     timed(&lines, &times, began, Lane::Console, by)
+}
+
+/// A line of a console's log without the returns at its beginning and end, which move no text: `< \\rSent SIGTERM\\r`.
+fn without_returns(line: &str) -> String {
+    let (arrow, text) = match line.get(..2) {
+        Some(arrow @ ("< " | "> ")) => (arrow, &line[2..]),
+        _ => ("", line),
+    };
+    let text = text.trim_start_matches("\\r");
+    // A backslash of the guest's own is doubled.
+    let end = text.trim_end_matches("\\r");
+    let text = if end.ends_with('\\') { text } else { end };
+    format!("{arrow}{text}")
 }
 
 /// Gives each line the last time that was noted at or before its beginning.
@@ -321,29 +356,21 @@ fn timed(lines: &Lines, times: &[(u64, f64)], began: f64, lane: Lane, by: &str) 
     said
 }
 
-fn qmp(folder: &Path, began: f64, by: &str) -> Vec<Said> {
+fn qmp(folder: &Path, by: &str) -> Vec<Said> {
     let lines = lines(&folder.join("qmp.log"), HEAD_LINES, TAIL_LINES);
-    let parsed: Vec<(f64, &str)> = lines
-        .lines
-        .iter()
-        .filter_map(|(_, line)| {
-            let (at, text) = line.trim_start().split_once(' ')?;
-            Some((at.parse().ok()?, text))
-        })
-        .collect();
-    // The log counts from when QEMU was started, and its events say what time it was: each came no earlier than that.
-    let start = parsed
-        .iter()
-        .filter_map(|(at, text)| Some(event_time(text)? - at))
-        .fold(f64::NEG_INFINITY, f64::max);
-    let of = |(at, text): (f64, &str)| Said {
-        at: start.is_finite().then(|| (start + at - began).max(0.0)),
+    let parsed = lines.lines.iter().filter_map(|(_, line)| {
+        let (at, text) = line.trim_start().split_once(' ')?;
+        let at: f64 = at.parse().ok()?;
+        Some((at.is_finite().then(|| at.max(0.0)), text))
+    });
+    let of = |(at, text): (Option<f64>, &str)| Said {
+        at,
         lane: Lane::Qmp,
         by: by.to_owned(),
         bad: text.starts_with("<- {\"error\"") || text.contains("GUEST_PANICKED"),
         text: qmp_in_short(text),
     };
-    parsed.into_iter().map(of).collect()
+    parsed.map(of).collect()
 }
 
 /// A message without what is in each of them. The file has it as it was.
@@ -364,7 +391,7 @@ fn qmp_in_short(text: &str) -> String {
         } else {
             match message.get("return")? {
                 Value::Object(nothing) if nothing.is_empty() => "ok".to_owned(),
-                value => value.to_string(),
+                value => beginning_of(&value.to_string()),
             }
         };
         Some(format!("{arrow} {words}"))
@@ -372,12 +399,13 @@ fn qmp_in_short(text: &str) -> String {
     short().unwrap_or_else(|| text.to_owned())
 }
 
-/// `{"timestamp": {"seconds": 1795633603, "microseconds": 55546}, "event": ...`
-fn event_time(text: &str) -> Option<f64> {
-    let (_, rest) = text.split_once("\"timestamp\": {\"seconds\": ")?;
-    let (seconds, rest) = rest.split_once(", \"microseconds\": ")?;
-    let (microseconds, _) = rest.split_once('}')?;
-    Some(seconds.parse::<f64>().ok()? + microseconds.parse::<f64>().ok()? / 1e6)
+/// A long value without its end.
+fn beginning_of(value: &str) -> String {
+    const LONGEST: usize = 120;
+    match value.char_indices().nth(LONGEST) {
+        None => value.to_owned(),
+        Some((at, _)) => format!("{}... ({} characters)", &value[..at], value.chars().count()),
+    }
 }
 
 /// The files of the evidence, folders' with their paths, and how long they are.
@@ -414,6 +442,9 @@ fn collect(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<record::File>
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use alpy_console::CommandEnd;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
@@ -440,11 +471,12 @@ mod tests {
         );
         write(dir, "console.log", "< of the state\n< hello\n> id\n");
         write(dir, "console.times", "15 1000.500\n23 1000.700\n");
-        let event = "{\"timestamp\": {\"seconds\": 1000, \"microseconds\": 600000}, \"event\": \"RESUME\"}";
+        // Of an event the log has the time when it came.
+        let event = "{\"timestamp\": {\"seconds\": 2000, \"microseconds\": 0}, \"event\": \"RESUME\"}";
         write(
             dir,
             "qmp.log",
-            &format!("  0.250000 -> {{}}\n  0.500000 <- {event}\n"),
+            &format!("  0.350000 -> {{}}\n  0.600000 <- {event}\n"),
         );
         write(dir, "containers/server.stdout", "one\ntwo\n");
         let record = Record {
@@ -490,9 +522,24 @@ mod tests {
     }
 
     #[test]
+    fn returns_at_the_ends_of_a_line_are_not_shown() {
+        for (line, shown) in [
+            ("< \\rSent SIGTERM\\r\\r", "< Sent SIGTERM"),
+            ("> a\\rb", "> a\\rb"),
+            ("< C:\\\\r", "< C:\\\\r"),
+            ("$ id\\r", "$ id"),
+            ("<", "<"),
+            ("ü", "ü"),
+        ] {
+            assert_eq!(without_returns(line), shown);
+        }
+    }
+
+    #[test]
     fn the_log_tells_the_steps_of_a_run_that_could_not() {
         let dir = tempfile::tempdir().unwrap();
         let line = |at: f64, text: &str| format!("{at:9.3}  INFO alpy::node           {text}\n");
+        let command = |at: f64, text: &str| format!("{at:9.3} DEBUG alpy::command          {text}\n");
         let log = [
             line(0.5, "Boot..."),
             line(10.5, "Boot... for 10 s now"),
@@ -503,6 +550,10 @@ mod tests {
             line(14.0, "Pong... cancelled"),
             line(13.0, "Wait..."),
             line(23.0, "Wait... for 10 s now"),
+            command(24.0, "$ ping..."),
+            line(24.5, "$ ping..."),
+            command(25.0, "$ ping... failed, exit code 1"),
+            command(26.0, "$ sleep..."),
         ];
         write(dir.path(), "debug.log", &log.concat());
         let mut record = Record::default();
@@ -510,17 +561,23 @@ mod tests {
         let steps: Vec<_> = record
             .steps
             .iter()
-            .map(|step| (step.text.as_str(), step.seconds, step.outcome))
+            .map(|step| (step.text.as_str(), step.seconds, step.outcome, step.exit_code))
             .collect();
         assert_eq!(
             steps,
             [
-                ("Boot", Some(11.5), Outcome::Done),
-                ("Ping", Some(1.0), Outcome::Failed),
-                ("Pong", Some(1.0), Outcome::Cancelled),
-                ("Wait", None, Outcome::UnderWay)
+                ("Boot", Some(11.5), Outcome::Done, None),
+                ("Ping", Some(1.0), Outcome::Failed, None),
+                ("Pong", Some(1.0), Outcome::Cancelled, None),
+                ("Wait", None, Outcome::UnderWay, None),
+                ("$ ping", Some(1.0), Outcome::Failed, Some(1)),
+                ("$ ping", None, Outcome::UnderWay, None),
+                ("$ sleep", None, Outcome::UnderWay, None),
             ]
         );
+        let commands = record.steps.iter().map(|step| step.command);
+        let commands: Vec<_> = commands.collect();
+        assert_eq!(commands, [false, false, false, false, true, false, true]);
     }
 
     /// The lines come from the code that logs them in a run, so none of them can change without this test.
@@ -529,7 +586,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let subscriber = tracing_subscriber::registry().with(EvidenceLayer::new());
         tracing::subscriber::with_default(subscriber, || {
-            let run_log = RunLog::create("a-t", &dir.path().join("debug.log")).unwrap();
+            let run_log = RunLog::create("a-t", &dir.path().join("debug.log"), Instant::now()).unwrap();
             let _span = run_log.span().entered();
             let argv = ["httpd", "-f"].map(str::to_owned);
             alpy_docker::log_started(Some("alpy-a-t-7-0-ab12-node1-http-server"), "1", "busybox", &argv);
@@ -542,6 +599,7 @@ mod tests {
                 crate::step!("Ping", async { Err::<(), _>("lost") })
                     .await
                     .unwrap_err();
+                command::on_command("$ id".to_owned())(CommandEnd::Done(Some(0)));
             });
         });
         let mut record = Record {
@@ -550,8 +608,16 @@ mod tests {
         };
         complete(dir.path(), &mut record);
         let steps = record.steps.iter();
-        let steps: Vec<_> = steps.map(|step| (step.text.as_str(), step.outcome)).collect();
-        assert_eq!(steps, [("Boot", Outcome::Done), ("Ping", Outcome::Failed)]);
+        let steps = steps.map(|step| (step.text.as_str(), step.outcome, step.exit_code));
+        let steps: Vec<_> = steps.collect();
+        assert_eq!(
+            steps,
+            [
+                ("Boot", Outcome::Done, None),
+                ("Ping", Outcome::Failed, None),
+                ("$ id", Outcome::Done, Some(0)),
+            ]
+        );
         let names: Vec<_> = record
             .containers
             .iter()
@@ -581,6 +647,9 @@ mod tests {
         ] {
             assert_eq!(qmp_in_short(text), short);
         }
+        let long = format!("<- {{\"return\": \"{}\"}}", "ü".repeat(1000));
+        let short = format!("<- \"{}... (1002 characters)", "ü".repeat(119));
+        assert_eq!(qmp_in_short(&long), short);
     }
 
     #[test]

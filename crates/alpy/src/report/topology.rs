@@ -14,6 +14,13 @@ const LANE: f64 = 66.0;
 const SLOT: f64 = 58.0;
 const BETWEEN: f64 = 34.0;
 const LINE: f64 = 14.0;
+/// From the edge of a machine's box to its first direct link, and from one link to the next: names of NICs stand beside them.
+const EDGE: f64 = 9.0;
+const NIC_LINE: f64 = 13.0;
+/// The radius of a direct link's corners.
+const CORNER: f64 = 9.0;
+/// How far the name of a link and the count below it reach above and below their place.
+const LABEL: f64 = 18.0;
 const CHARACTER: f64 = 6.7;
 const MARGIN: f64 = 6.0;
 
@@ -25,17 +32,40 @@ struct Place {
     taken: [usize; 2],
 }
 
+/// Where a link is.
+#[derive(Clone, Copy)]
+enum Route {
+    /// A line at this height, on the left (0) or on the right (1) of its machine.
+    ToNode { side: usize, y: f64 },
+    /// From one machine to another one below it, in a lane beside them, the first of which is the innermost.
+    Direct {
+        side: usize,
+        lane: f64,
+        from: f64,
+        to: f64,
+        /// The link's first end is the upper one.
+        is_down: bool,
+    },
+}
+
 /// The picture: machines one above the other, their nodes on both sides, direct links from one machine to another.
 pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
     let nodes_of = |machine: usize| {
         let links = record.links.iter();
         links.filter(move |link| node_of(link).is_some() && machine_at(link, 1) == Some(machine))
     };
+    let direct_links = record.links.iter().filter(|link| node_of(link).is_none()).count();
+    // As many curves beside each other on a side, and room for their names.
+    let lanes = direct_links.div_ceil(2);
+    let ends_of_curves = match lanes {
+        0 => 0.0,
+        _ => (EDGE + NIC_LINE * lanes as f64 - SLOT / 2.0).max(0.0),
+    };
     let mut top = MARGIN;
     let mut places = Vec::new();
     for machine in 0..record.machines.len() {
         let slots = nodes_of(machine).count().div_ceil(2).max(1);
-        let height = slots as f64 * SLOT;
+        let height = slots as f64 * SLOT + 2.0 * ends_of_curves;
         places.push(Place {
             top,
             height,
@@ -54,12 +84,9 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
         .max()
         .unwrap_or(0);
     let node_width = (longest as f64 * CHARACTER + 14.0).clamp(84.0, 300.0);
-    let direct_links = record.links.iter().filter(|link| node_of(link).is_none()).count();
-    // As many curves beside each other on a side, and room for their names.
-    let lanes = direct_links.div_ceil(2);
     let gutter = match lanes {
         0 => GUTTER,
-        _ => GUTTER + 22.0 + LANE * lanes as f64,
+        _ => GUTTER + 36.0 + LANE * lanes as f64,
     };
     let side_width = |side: usize| match (is_wide(side), lanes) {
         (true, _) => node_width + gutter,
@@ -76,6 +103,32 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
     );
     let (mut boxes, mut boxes_of_nics) = (String::new(), String::new());
     let mut direct = 0;
+    let mut route = |link: &Link| {
+        if node_of(link).is_some() {
+            let place = places.get_mut(machine_at(link, 1)?)?;
+            let side = usize::from(place.taken[1] < place.taken[0]);
+            let y = place.top + ends_of_curves + (place.taken[side] as f64 + 0.5) * SLOT;
+            place.taken[side] += 1;
+            return Some(Route::ToNode { side, y });
+        }
+        let place = |end| places.get(machine_at(link, end)?);
+        let (one, other) = (place(0)?, place(1)?);
+        let (upper, lower) = match one.top <= other.top {
+            true => (one, other),
+            false => (other, one),
+        };
+        // A shorter way than that of the next lane: from the lower edge of the upper box to the upper edge of the lower one.
+        let shift = EDGE + NIC_LINE * f64::from(direct / 2);
+        direct += 1;
+        Some(Route::Direct {
+            side: usize::from(direct % 2 == 1),
+            lane: f64::from((direct - 1) / 2),
+            from: upper.top + upper.height - shift,
+            to: lower.top + shift,
+            is_down: one.top <= other.top,
+        })
+    };
+    let routes: Vec<_> = record.links.iter().map(&mut route).collect();
     for (index, link) in record.links.iter().enumerate() {
         let frames = summaries.get(index).map_or(0, |summary| summary.frames);
         let label = format!(
@@ -89,13 +142,7 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
                 .replace("{above}", &format!("{:.0}", y - 4.0))
                 .replace("{below}", &format!("{:.0}", y + 12.0))
         };
-        if let (Some(node), Some(place)) = (
-            node_of(link),
-            machine_at(link, 1).and_then(|machine| places.get_mut(machine)),
-        ) {
-            let side = usize::from(place.taken[1] < place.taken[0]);
-            let y = place.top + (place.taken[side] as f64 + 0.5) * SLOT;
-            place.taken[side] += 1;
+        if let (Some(node), Some(Route::ToNode { side, y })) = (node_of(link), routes[index]) {
             let (near, far, x) = match side {
                 0 => (left, left - gutter, left - gutter - node_width),
                 _ => (right, right + gutter, right + gutter),
@@ -128,37 +175,38 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
                     text(line)
                 );
             }
-        } else if let (Some(one), Some(other)) = (
-            machine_at(link, 0).and_then(|machine| places.get(machine)),
-            machine_at(link, 1).and_then(|machine| places.get(machine)),
-        ) {
-            // From the side of one box to the same side of the other, each a little further out.
-            let (edge, way) = if direct % 2 == 0 {
-                (right, 1.0)
-            } else {
-                (left, -1.0)
+        } else if let Some(Route::Direct {
+            side,
+            lane,
+            from,
+            to,
+            is_down,
+        }) = routes[index]
+        {
+            let (edge, way) = match side {
+                0 => (left, -1.0),
+                _ => (right, 1.0),
             };
-            let lane = f64::from(direct / 2);
-            let mut ends = [one, other];
-            ends.sort_by(|one, other| one.top.total_cmp(&other.top));
-            // A shorter way than that of the next lane: from the lower edge of the upper box to the upper edge of the lower one.
-            let shift = SLOT / 2.0 - 8.0 - 9.0 * lane;
-            let from = ends[0].top + ends[0].height / 2.0 + shift;
-            let to = ends[1].top + ends[1].height / 2.0 - shift;
-            let out = edge + way * (52.0 + LANE * 1.33 * lane);
-            direct += 1;
+            // Out of the box, along it, and into the other one, with round corners.
+            let corner = CORNER.min((to - from).abs() / 2.0);
+            let (out, before) = (
+                edge + way * (39.0 + LANE * lane),
+                edge + way * (39.0 + LANE * lane - corner),
+            );
+            let down = corner * (to - from).signum();
             let _ = write!(
                 svg,
-                "<path d=\"M{edge:.0} {from:.0} C{out:.0} {from:.0} {out:.0} {to:.0} {edge:.0} {to:.0}\"/>\n{}",
-                // Beside the curve, on its outer side.
+                "<path d=\"M{edge:.0} {from:.0} H{before:.0} Q{out:.0} {from:.0} {out:.0} {:.0} V{:.0} Q{out:.0} {to:.0} {before:.0} {to:.0} H{edge:.0}\"/>\n{}",
+                from + down,
+                to - down,
                 label(
-                    edge + way * (45.0 + LANE * lane),
-                    f64::midpoint(from, to),
+                    out + way * 6.0,
+                    beside_lines(f64::midpoint(from, to), side, lane, &routes),
                     if way > 0.0 { "start" } else { "end" }
                 )
             );
-            for (end, place) in [one, other].into_iter().enumerate() {
-                let y = if std::ptr::eq(place, ends[0]) { from } else { to };
+            let at_ends = if is_down { [from, to] } else { [to, from] };
+            for (end, y) in at_ends.into_iter().enumerate() {
                 boxes_of_nics.push_str(&nic(record, index, end, edge - way * 5.0, y + 4.0, way < 0.0));
             }
         }
@@ -182,6 +230,26 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
     svg.push_str(&boxes_of_nics);
     svg.push_str("</svg>\n");
     svg
+}
+
+/// A height for the label of a direct link, as near to this one as no other line passes.
+fn beside_lines(y: f64, side: usize, lane: f64, routes: &[Option<Route>]) -> f64 {
+    let is_beside = |line: f64, y: f64| (line - y).abs() > LABEL;
+    let is_free = |y: f64| {
+        routes.iter().flatten().all(|route| match *route {
+            Route::ToNode { side: of, y: line } => of != side || is_beside(line, y),
+            // Those of lanes further out pass where it stands.
+            Route::Direct {
+                side: of,
+                lane: other,
+                from,
+                to,
+                ..
+            } => of != side || other <= lane || (is_beside(from, y) && is_beside(to, y)),
+        })
+    };
+    let mut near = (0..10).flat_map(|step| [y + 6.0 * f64::from(step), y - 6.0 * f64::from(step)]);
+    near.find(|y| is_free(*y)).unwrap_or(y)
 }
 
 /// The name of a NIC, within the box of its machine.

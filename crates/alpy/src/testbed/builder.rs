@@ -20,7 +20,7 @@ use crate::limits::Limits;
 use crate::link::{AnyLink, DirectLink, Link};
 use crate::logging::{self, RunLog};
 use crate::processor::{self, Schedules};
-use crate::report::{self, Recorder, Wire};
+use crate::report::{self, Recorder, Start, Wire};
 use crate::signals::Interrupts;
 use crate::skeleton::Skeleton;
 use crate::states::SavedStates;
@@ -181,13 +181,15 @@ impl TestbedBuilder {
             None => Evidence::create(&self.test),
         };
         let evidence = evidence.map_err(failed)?;
-        let log = RunLog::create(&self.test, &evidence.file("debug.log")).map_err(|source| {
+        let start = Start::now();
+        let log = RunLog::create(&self.test, &evidence.file("debug.log"), start.instant);
+        let log = log.map_err(|source| {
             failed(Error::Evidence {
                 dir: evidence.dir().to_owned(),
                 source,
             })
         })?;
-        self.run_logged(body, Arc::new(evidence))
+        self.run_logged(body, Arc::new(evidence), start)
             .instrument(log.span())
             .await
     }
@@ -217,6 +219,7 @@ impl TestbedBuilder {
         self,
         body: impl AsyncFnOnce(&Testbed) -> std::result::Result<T, E>,
         evidence: Arc<Evidence>,
+        start: Start,
     ) -> std::result::Result<T, Failure>
     where
         E: Into<BoxError>,
@@ -230,6 +233,7 @@ impl TestbedBuilder {
         let (steps, teardown) = (Steps::beside(schedules.clone()), Steps::beside(schedules.clone()));
         let (steps, teardown) = (Arc::new(steps), Arc::new(teardown));
         let recorder = Recorder::begin(
+            start,
             &test,
             self.description.as_deref(),
             self.deadline,
@@ -244,7 +248,11 @@ impl TestbedBuilder {
         let mut limits = Limits::new(interrupts, self.deadline, &schedules.timer());
         let run = self.run_steps(body, &evidence, &recorder, [&steps, &teardown], &mut limits);
         let result = run.await;
-        recorder.lock().steps = report::steps(&[steps.records(), teardown.records()]);
+        {
+            let mut record = recorder.lock();
+            record.steps = report::steps(&[steps.records(), teardown.records()]);
+            record.commands_left_out = steps.commands_left_out();
+        }
         let times = schedules.now();
         recorder.processor(&times);
         let mut report = match result {
@@ -346,7 +354,6 @@ impl TestbedBuilder {
         let mut attend = Box::pin(bed.attend());
         let result = bed.run_body(body, attend.as_mut(), limits).await;
         let in_failing_step = steps.processor_where_it_is();
-        let result = result.map_err(|cause| bed.judged(cause));
         recorder.left();
         info!(
             target: "alpy::testbed",

@@ -98,9 +98,10 @@ impl Testbed {
                 None => nic,
             };
             let nic = dut.qemu.plug_nic(nic).await?;
-            let capture = path
-                .map(|path| creation::open_capture(path, &self.steps.schedules().timer()))
-                .transpose()?;
+            let timer = self.steps.schedules().timer();
+            let began = self.recorder.start();
+            let capture = path.map(|path| creation::open_capture(path, &timer, began));
+            let capture = capture.transpose()?;
             self.links.push(Wired {
                 index,
                 nic: NicOf::new(machine, nic),

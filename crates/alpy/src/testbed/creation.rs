@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alpy_console::Console;
 use alpy_pcap::Capture;
@@ -25,7 +25,7 @@ use crate::limits::Deadline;
 use crate::link::AnyLink;
 use crate::node::Node;
 use crate::processor::Schedules;
-use crate::report::Recorder;
+use crate::report::{Recorder, Start};
 use crate::run::Run;
 use crate::skeleton::{self, SkeletonBuilder};
 use crate::states::SavedStates;
@@ -55,6 +55,7 @@ struct Plan<'a> {
     nodes: Vec<&'a Node>,
     evidence: PathBuf,
     run: &'a Run,
+    began: Instant,
     share: Duration,
     schedules: &'a Schedules,
     timer: &'a Timer,
@@ -84,7 +85,7 @@ impl Parts {
         steps: Arc<Steps>,
         deadline: Deadline,
     ) -> Result<Testbed> {
-        let share = deadline.share();
+        let (share, began) = (deadline.share(), recorder.start());
         let schedules = steps.schedules().clone();
         let timer = schedules.timer();
         let states = match &self.states {
@@ -126,6 +127,7 @@ impl Parts {
                 nodes: Vec::new(),
                 evidence: folder(&evidence, name)?,
                 run: &run,
+                began: began.instant,
                 share,
                 schedules: &schedules,
                 timer: &timer,
@@ -192,7 +194,9 @@ impl Parts {
                     index,
                     nic: nics.pop().expect("each link has one"),
                     far,
-                    capture: capture.map(|path| open_capture(path, &timer)).transpose()?,
+                    capture: capture
+                        .map(|path| open_capture(path, &timer, began))
+                        .transpose()?,
                     hot: false,
                 })
             });
@@ -209,7 +213,6 @@ impl Parts {
             steps,
             attended,
             until: deadline.until(),
-            unjudged: std::sync::Mutex::default(),
         };
         let unplugged = self
             .links
@@ -247,6 +250,7 @@ impl Plan<'_> {
             macs: &self.macs,
             accelerator: &self.accelerator,
             run: self.run,
+            began: self.began,
             evidence: &self.evidence,
             share: self.share,
             schedules: self.schedules,
@@ -272,7 +276,8 @@ impl Plan<'_> {
             let stream = qemu.take_console().expect("nobody has taken it yet");
             let console = Console::builder()
                 .transcript(&self.evidence)
-                .timer(Arc::clone(self.timer));
+                .timer(Arc::clone(self.timer))
+                .on_command(self.name.on_command());
             let console = match &state {
                 Some(state) => state.console(console)?,
                 None => console,
@@ -298,6 +303,7 @@ impl Plan<'_> {
         let nics = nics.collect::<std::io::Result<_>>().map_err(Error::Runtime)?;
         let mut options = Options::new()
             .evidence(&self.evidence)
+            .clock_start(self.began)
             .timer(Arc::clone(self.timer))
             .accelerator(self.accelerator.clone());
         if let Some(state) = state {
@@ -312,8 +318,9 @@ impl Plan<'_> {
 }
 
 /// A capture that QEMU has begun.
-pub(super) fn open_capture(path: PathBuf, timer: &Timer) -> Result<Capture> {
-    Ok(Capture::open(path)?.ignore_torn_tail().timer(Arc::clone(timer)))
+pub(super) fn open_capture(path: PathBuf, timer: &Timer, began: Start) -> Result<Capture> {
+    let capture = Capture::open(path)?.ignore_torn_tail();
+    Ok(capture.timer(Arc::clone(timer)).clock_start(began.moment))
 }
 
 /// Whether a link's machine is there.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use alpy_console::{Console, Guest, RemoteShell};
+use alpy_console::{CommandEnd, Console, Guest, NOTHING_PRINTED, RemoteShell};
 use alpy_qemu::{ProcessorTime, Qemu, Recipe};
 use alpy_qmp::Client;
 
@@ -13,10 +13,14 @@ use crate::failure::chain;
 use crate::login;
 use crate::report::Words;
 use crate::step;
+use crate::step::command;
 
 /// How much of the console and of QEMU's events an error shows.
 const CONSOLE_LINES: usize = 30;
 const EVENTS: usize = 10;
+
+/// A restored guest has nothing to say before it is asked.
+const NOTHING_SINCE_RESTORED: &str = "nothing was printed on the console since the saved state was restored";
 
 /// A device under test: one of the machines of a testbed.
 #[derive(Debug)]
@@ -42,6 +46,14 @@ impl Name {
             text.to_owned()
         } else {
             format!("{text} (machine {})", self.index)
+        }
+    }
+
+    /// What its console calls when a command begins, so that the command is a step.
+    pub(super) fn on_command(self) -> impl Fn(&str) -> Box<dyn FnOnce(CommandEnd) + Send> + Send + Sync {
+        move |command| {
+            let text = self.step(&command::text_of(command));
+            Box::new(command::on_command(text))
         }
     }
 }
@@ -168,6 +180,11 @@ impl Dut {
     /// What it said last.
     pub(super) fn words(&self) -> Words {
         let console = self.console.tail(CONSOLE_LINES);
+        let console = match console.trim().is_empty() {
+            false => console.as_str(),
+            true if self.restored => NOTHING_SINCE_RESTORED,
+            true => NOTHING_PRINTED,
+        };
         let events = self.qmp().recent_events(EVENTS);
         Words {
             console: console.lines().map(str::to_owned).collect(),
@@ -199,5 +216,43 @@ impl Dut {
 impl AsRef<Self> for Dut {
     fn as_ref(&self) -> &Self {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use alpy_console::Cli;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::step::Steps;
+
+    #[tokio::test]
+    async fn a_command_on_the_console_is_a_step_that_names_its_machine() {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let name = Name { index: 1, count: 2 };
+        let console = Console::builder().on_command(name.on_command());
+        let console = console.start(near).unwrap();
+        let guest = async {
+            far.write_all(b"> ").await.unwrap();
+            for answer in ["show\r\n1.0\r\n> ", "bogus\r\n% no\r\n> "] {
+                while far.read_u8().await.unwrap() != b'\r' {}
+                far.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let steps = Arc::new(Steps::default());
+        let test = async {
+            let mut cli = Cli::new("> ").complains_with("% ").open(&console).await?;
+            cli.run("show").await?;
+            step!("Configure", cli.run("bogus")).await
+        };
+        let (result, ()) = tokio::join!(steps.scope(test), guest);
+        result.unwrap_err();
+        let texts: Vec<_> = steps.records().into_iter().map(|step| step.text).collect();
+        assert_eq!(texts, ["$ show (machine 1)", "Configure", "$ bogus (machine 1)"]);
+        let at = "Configure > $ bogus (machine 1)";
+        assert_eq!(steps.where_it_is().as_deref(), Some(at));
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use alpy_console::Console;
 use alpy_qemu::{
@@ -49,6 +49,8 @@ pub(super) struct Builder<'a> {
     pub(super) macs: &'a [[u8; 6]],
     pub(super) accelerator: &'a Accelerator,
     pub(super) run: &'a Run,
+    /// When the run began.
+    pub(super) began: Instant,
     /// The folder for the machine's evidence.
     pub(super) evidence: &'a Path,
     /// How long each step may take.
@@ -166,6 +168,7 @@ impl Builder<'_> {
         })?;
         let options = Options::new()
             .evidence(&log)
+            .clock_start(self.began)
             .timer(Arc::clone(self.timer))
             .accelerator(self.accelerator.clone())
             .save_to(unfinished.folder());
@@ -175,6 +178,7 @@ impl Builder<'_> {
         let console = Console::builder()
             .transcript(&log)
             .timer(Arc::clone(self.timer))
+            .on_command(self.name.on_command())
             .start(stream)?;
         qemu.start_cpu().await?;
         tokio::select! {
@@ -297,6 +301,7 @@ async fn type_in(
     what: &'static str,
     console: &Console,
 ) -> Result<()> {
+    console.hide(RootShell::DONE);
     let dialogue = async {
         console.send_line(line).await?;
         let seen = console
@@ -342,4 +347,37 @@ fn nics(macs: &[[u8; 6]]) -> Vec<Nic> {
 fn version(qemu: &Qemu) -> String {
     let version = &qemu.qmp().greeting().version;
     format!("{} {}", version.qemu, version.package.replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn waking_a_guest_leaves_nothing_for_people_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (near, mut far) = tokio::io::duplex(4096);
+        let console = Console::builder().transcript(dir.path()).start(near).unwrap();
+        let recipe = Recipe::new("r").root_shell("# ");
+        let guest = async {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\n") {
+                line.push(far.read_u8().await.unwrap());
+            }
+            far.write_all(&line).await.unwrap();
+            far.write_all(b"[    1.5] eth0: up\r\nalpy: done\r\n# ")
+                .await
+                .unwrap();
+        };
+        let (woken, ()) = tokio::join!(wake(&recipe, &console), guest);
+        woken.unwrap();
+        console.close(LIMIT).await.unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert!(read("console.raw").contains("alpy: done"));
+        let log = read("console.log");
+        assert!(log.contains("eth0: up") && !log.contains("alpy"), "{log}");
+        assert!(!console.tail(10).contains("alpy"), "{}", console.tail(10));
+    }
 }

@@ -99,8 +99,8 @@ async fn a_test_that_cannot_judge_has_neither_passed_nor_failed() {
         );
         let measure = async { Err::<(), _>(bed.cannot_be_judged("nothing was measured")) };
         let measured = step!("Measure a rate", measure).await;
-        // As anyhow does it, which hides the type of what it holds.
-        Err(measured.unwrap_err().to_string().into())
+        // It hides the type of what it holds.
+        Err(anyhow::Error::from(measured.unwrap_err()).into())
     })
     .await;
     assert!(failure.is_unjudged());
@@ -205,6 +205,94 @@ async fn a_deadline_shows_the_console_the_events_and_where_the_time_went() {
             "s  Have a look",
             "RESUME",
         ],
+    );
+}
+
+#[tokio::test]
+async fn each_failure_of_a_silent_guest_says_so_once_and_what_to_try() {
+    need!(docker, qemu);
+    // No virtual CPU runs, so nothing can be printed.
+    let body = failure(bed("silent-body"), async |_| Err("it is not so".into())).await;
+    let console = failure(bed("silent-console"), async |bed| {
+        let limit = Duration::from_millis(100);
+        bed.console().expect("login: ", limit).await?;
+        Ok(())
+    })
+    .await;
+    let panic = failure(bed("silent-panic"), async |_| panic!("as planned")).await;
+    let limit = Duration::from_secs(12);
+    let deadline = failure(bed("silent-deadline").deadline(limit), async |_| {
+        std::future::pending().await
+    })
+    .await;
+    for failure in [body, console, panic, deadline] {
+        let text = failure.to_string();
+        for part in [
+            "nothing was printed on the console. What to try:",
+            "`start_cpu`, if the test has not called it",
+        ] {
+            assert_eq!(text.matches(part).count(), 1, "{part:?} in:\n{text}");
+        }
+        let page = fs::read_to_string(failure.evidence().unwrap().join("report.html")).unwrap();
+        assert_eq!(page.matches("nothing was printed on the console").count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn each_time_of_a_run_counts_from_its_begin() {
+    need!(docker, qemu);
+    let failure = failure(bed("one-clock"), async |bed| {
+        bed.start_cpu().await?;
+        // Whether it is there is not the point: the error names the frames with their times.
+        bed.capture(0)
+            .expect(|_| false, Duration::from_millis(300))
+            .await?;
+        Ok(())
+    })
+    .await;
+    let read = |name: &str| fs::read_to_string(failure.evidence().unwrap().join(name)).unwrap();
+    let seconds = |line: &str| {
+        let first = line.split_whitespace().next();
+        first.and_then(|first| first.parse::<f64>().ok())
+    };
+    let log = read("debug.log");
+    let logged = |end: &str| {
+        let mut lines = log.lines().filter(|line| line.ends_with(end));
+        seconds(lines.next().unwrap()).unwrap()
+    };
+    // The order in which it all happened, whatever the clock of each: debug.log, qmp.log, run.json.
+    let qmp = read("qmp.log");
+    let greeted = seconds(qmp.lines().next().unwrap()).unwrap();
+    let resumed = qmp.lines().find(|line| line.contains("\"RESUME\"")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
+    let since_begin = |value: &serde_json::Value| value.as_f64().unwrap() - record["began"].as_f64().unwrap();
+    let mut steps = record["steps"].as_array().unwrap().iter();
+    let started = steps.find(|step| step["text"] == "Start QEMU").unwrap();
+    let times = [
+        logged(" Create nodes... done"),
+        logged(" Start QEMU..."),
+        since_begin(&started["began"]),
+        greeted,
+        logged(" Start QEMU... done"),
+        logged(" Enter test environment"),
+        since_begin(&record["entered"]),
+        logged(" Start virtual CPU..."),
+        seconds(resumed).unwrap(),
+        logged(" Start virtual CPU... done"),
+        since_begin(&record["left"]),
+        logged(" Exit test environment with failure"),
+        since_begin(&record["ended"]),
+    ];
+    // Each is rounded to a millisecond or better.
+    assert!(
+        times.is_sorted_by(|one, next| *one <= next + 0.002),
+        "{times:?}\n{log}"
+    );
+    assert!(times[0] > 0.0, "{times:?}");
+    let page = read("report.html");
+    assert!(
+        page.contains("debug.log and in qmp.log are seconds since the run began"),
+        "{page}"
     );
 }
 

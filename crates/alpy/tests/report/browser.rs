@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::made::{busy, hostile, router, star};
+use crate::made::{busy, hostile, mesh, router, star};
 
 /// Whether these tests can run. Where there is no browser to be had, that they cannot is no failure anywhere.
 fn has_browser() -> bool {
@@ -73,6 +73,24 @@ fn look(dir: &Path, page: &Path, width: u32) -> Value {
             }),
             heads: [...page.querySelectorAll('.parties')].map(e => getComputedStyle(e).position)[0] ?? null,
             rows: page.querySelectorAll('.sequence li').length,
+            labels: (svg => {
+                if (!svg) return null;
+                const lines = [...svg.querySelectorAll('line, path')].map(line =>
+                    Array.from({length: 201}, (_, part) => line.getPointAtLength(line.getTotalLength() * part / 200)));
+                const texts = [...svg.querySelectorAll('text')].map(text => ({name: text.firstChild.data, box: text.getBBox()}));
+                const whole = svg.viewBox.baseVal;
+                const apart = (one, other) => one.x + one.width < other.x + 1 || other.x + other.width < one.x + 1
+                    || one.y + one.height < other.y + 2 || other.y + other.height < one.y + 2;
+                const within = (point, box) => point.x > box.x && point.x < box.x + box.width
+                    && point.y > box.y + 2 && point.y < box.y + box.height - 2;
+                return {
+                    names: texts.map(text => text.name),
+                    on_lines: texts.filter(text => lines.flat().some(point => within(point, text.box))).map(text => text.name),
+                    on_others: texts.filter((text, index) => texts.slice(0, index).some(other => !apart(text.box, other.box))).map(text => text.name),
+                    cut: texts.filter(({box}) => box.x < 0 || box.y < 0 || box.x + box.width > whole.width || box.y + box.height > whole.height)
+                        .map(text => text.name),
+                };
+            })(page.querySelector('svg.topology')),
             wide: all.filter(e => e.getBoundingClientRect().right > innerWidth).map(e => `${e.tagName}.${e.className}`).slice(0, 8),
         });
     }, 300);";
@@ -207,4 +225,35 @@ fn it_is_fast_with_many_packets() {
     assert_eq!(seen["rows"], 1 + 2 * 200 + 2 + 25 + 2, "{seen}");
     assert_eq!(seen["width"], 390, "{seen}");
     assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
+#[test]
+fn the_topology_names_machines_and_nics_beside_the_lines() {
+    if !has_browser() {
+        return;
+    }
+    let of = |make: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path());
+        let page = alpy::report::render(dir.path()).unwrap();
+        look(dir.path(), &page, 1400)["labels"].clone()
+    };
+    for labels in [of(&mesh), of(&router), of(&|dir| star(dir, 15))] {
+        assert_eq!(labels["on_lines"], json!([]), "{labels}");
+        assert_eq!(labels["on_others"], json!([]), "{labels}");
+        assert_eq!(labels["cut"], json!([]), "{labels}");
+    }
+    let labels = of(&mesh);
+    let names: Vec<_> = labels["names"].as_array().unwrap().iter().collect();
+    let count = |name: &str| names.iter().filter(|found| **found == name).count();
+    // Three machines, each of which has a node and two or three direct links.
+    for (name, expected) in [
+        ("machine 0", 1),
+        ("machine 2", 1),
+        ("nic 0", 3),
+        ("nic 3", 2),
+        ("link 6", 1),
+    ] {
+        assert_eq!(count(name), expected, "{name} in {labels}");
+    }
 }

@@ -188,3 +188,40 @@ pub(crate) fn star(dir: &Path, nodes: usize) {
         json!({"format": 1, "test": "star", "began": 1000, "ended": 1001, "machines": [{}], "links": links});
     fs::write(dir.join("run.json"), run.to_string()).unwrap();
 }
+
+/// A run of three machines, each with a node, and with direct links between any two of them, two of them between the first two.
+pub(crate) fn mesh(dir: &Path) {
+    let node = |index: usize, machine: usize| {
+        let addresses = [
+            "192.168.100.1/24",
+            "2001:db8:1234:5678:9abc:def0:1234:5678/64",
+            "fe80::1/64",
+        ];
+        json!([{"node": index, "addresses": addresses}, {"machine": machine, "mac": "52:54:00:12:34:56"}])
+    };
+    let direct = |one: usize, other: usize| json!([{"machine": one}, {"machine": other}]);
+    let ends = [
+        node(0, 0),
+        direct(0, 1),
+        node(2, 1),
+        direct(1, 2),
+        node(4, 2),
+        direct(0, 2),
+        direct(1, 0),
+    ];
+    let link = |(index, ends): (usize, &Value)| {
+        let name = format!("link{index}.pcap");
+        capture(&dir.join(&name), 12_345);
+        json!({"capture": name, "ends": ends, "clock_ahead": 0})
+    };
+    let links: Vec<_> = ends.iter().enumerate().map(link).collect();
+    let run = json!({
+        "format": 1,
+        "test": "mesh",
+        "began": 1000,
+        "ended": 1020,
+        "machines": [{"folder": ""}, {"folder": "machine1"}, {"folder": "machine2"}],
+        "links": links,
+    });
+    fs::write(dir.join("run.json"), run.to_string()).unwrap();
+}

@@ -17,7 +17,8 @@ const FOLDED_FROM: usize = 8;
 /// What all have said, side by side.
 pub(super) fn clock(page: &mut String, record: &Record, said: &[Said]) {
     page.push_str(
-        "<section id=\"clock\"><h2>Output on one clock</h2>\n<p class=\"small\">Seconds since the run began.</p>\n",
+        "<section id=\"clock\"><h2>Output on one clock</h2>\n<p class=\"small\">Seconds since the run began. What a guest prints of itself, such as \
+         “[ 12.345]” of a Linux kernel, counts from the guest's boot.</p>\n",
     );
     let lanes = [
         (Lane::Log, "log", "Log"),
@@ -119,5 +120,78 @@ fn by_whom(by: &str) -> String {
     match by {
         "" => String::new(),
         by => format!("<em>{}</em>", text(by)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(at: f64, lane: Lane, text: &str) -> Said {
+        Said {
+            at: Some(at),
+            lane,
+            by: String::new(),
+            text: text.to_owned(),
+            bad: false,
+        }
+    }
+
+    fn page(said: &[Said]) -> String {
+        let mut page = String::new();
+        clock(&mut page, &Record::default(), said);
+        page
+    }
+
+    #[test]
+    fn what_has_said_nothing_has_no_column() {
+        let mut all = vec![said(0.1, Lane::Log, "Boot..."), said(0.2, Lane::Qmp, "-> cont")];
+        // It has no time, and so no place in a column.
+        all.push(Said {
+            at: None,
+            ..said(0.0, Lane::Console, "< login: ")
+        });
+        let page = page(&all);
+        for (class, is_shown) in [
+            ("log", true),
+            ("qmp", true),
+            ("console", false),
+            ("containers", false),
+        ] {
+            assert_eq!(
+                page.contains(&format!("id=\"show-{class}\"")),
+                is_shown,
+                "{class} in {page}"
+            );
+            assert_eq!(
+                page.contains(&format!("<div class=\"{class}")),
+                is_shown,
+                "{class} in {page}"
+            );
+        }
+        assert!(page.contains("login: "), "what has no time is not lost: {page}");
+    }
+
+    #[test]
+    fn a_flood_of_a_container_is_folded_behind_its_first_lines() {
+        let lines = |count: usize| {
+            let line = |number| said(0.5, Lane::Container, &format!("line {number}"));
+            page(&(0..count).map(line).collect::<Vec<_>>())
+        };
+        let short = lines(2 * FOLDED_FROM);
+        assert!(!short.contains("<details"), "{short}");
+        let long = lines(50);
+        let (before, after) = long
+            .split_once("<details><summary>42 lines more</summary>")
+            .unwrap();
+        assert!(
+            before.contains("line 7\n") && !before.contains("line 8\n"),
+            "{before}"
+        );
+        let (folded, _) = after.split_once("</details>").unwrap();
+        assert!(
+            folded.contains("line 8\n") && folded.contains("line 49\n"),
+            "{folded}"
+        );
     }
 }
