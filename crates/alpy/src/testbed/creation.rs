@@ -363,7 +363,7 @@ mod tests {
         let header = b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x01\0\x01\0\0\0";
         fs::write(&path, header).unwrap();
         let starved: Timer = Arc::new(|_| Box::pin(pending()));
-        let capture = open_capture(path, &starved).unwrap();
+        let capture = open_capture(path, &starved, Start::now()).unwrap();
         // By the wall, the limit is over at once.
         let expected = timeout(
             Duration::from_millis(100),
