@@ -80,6 +80,25 @@ async fn expect_in_guest(shell: &mut RemoteShell, command: &str, wanted: &str) -
     )
 }
 
+/// The CPU model is `max`, the default.
+#[tokio::test]
+async fn a_machine_with_two_cpus_boots_and_is_restored() -> Result<()> {
+    need!(qemu => Ok(()));
+    let machine = rabbit::machine()?.cpus(2);
+    for machine in [machine.clone().without_saved_state(), machine] {
+        Testbed::builder("two-cpus")
+            .machine(machine)
+            .run(async |bed| {
+                bed.start_cpu().await?;
+                let mut shell = carrot::login(bed).await?;
+                expect_in_guest(&mut shell, "grep -c ^processor /proc/cpuinfo", "2").await?;
+                carrot::poweroff(bed, shell).await
+            })
+            .await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_direct_link_is_a_wire_with_a_capture_and_a_cable() -> Result<()> {
     need!(docker, qemu => Ok(()));
