@@ -69,7 +69,7 @@ pub fn main(arguments: Vec<String>) -> Result<ExitCode> {
         .envs(settings);
     let limit = START + ROUND * rounds;
     let ended = process::follow(command, Kind::Group, Some(limit.into()), |_, line| {
-        eprint!("{line}")
+        eprint!("{line}");
     })?;
     engine.release()?;
     Ok(if ended.status.success() {
