@@ -16,15 +16,15 @@ pub const STRETCH: Duration = Duration::from_secs(1);
 
 /// How many stretches are judged, and how many loads there are at most until there were enough.
 const STRETCHES: usize = 4;
-/// How many are enough although the machine starved in them, if all of them are right.
-const EVEN_STRETCHES: usize = 12;
+/// How many are enough although the machine starved in them: a quarter has the expected rate, and none a higher one.
+const EDGE_STRETCHES: usize = 16;
 const LOADS: usize = 6;
 
 /// A stretch in which the machine did not run for more than this part of the time says nothing about a rate that is too low.
 const MOST_STARVED: f64 = 0.33;
 
 /// Expects a rate of wanted packets on a link under a load, in Mbit/s with Ethernet headers. The load is repeated until machine 0 ran in
-/// enough stretches of it, or all of many stretches are right although it did not. A rate that is too high fails however busy the host is.
+/// enough stretches of it, or many stretches show the rate although it did not. A rate that is too high fails however busy the host is.
 ///
 /// # Errors
 /// Another rate; [`Testbed::cannot_be_judged`], if the host kept the machine from running in too many stretches; those of the load.
@@ -179,14 +179,14 @@ fn judge(all: &[Stretch], judged: &[Stretch], expected: &RangeInclusive<f64>) ->
         ));
     }
     let count = judged.len();
-    // A host that starves the machine makes rates low and uneven. Even and high enough, they are the limit's.
-    let is_even = || {
-        all.iter()
-            .all(|stretch| stretch.bits / stretch.seconds / 1e6 <= *most)
-    };
-    if count < STRETCHES && all.len() >= EVEN_STRETCHES && rate >= *least && is_even() {
+    // A host that starves the machine makes rates low and uneven. A limit shows then as a rate that many stretches reach, and none passes.
+    let rates = || all.iter().map(|stretch| stretch.bits / stretch.seconds / 1e6);
+    let reached = rates().filter(|rate| rate >= least).count();
+    let is_edge =
+        all.len() >= EDGE_STRETCHES && 4 * reached >= all.len() && rates().all(|rate| rate <= *most);
+    if count < STRETCHES && is_edge {
         info!(
-            "Judged: {rate:.3} Mbit/s, the mean of {} stretches, none above {most:.2}",
+            "Judged: {reached} of {} stretches have {least:.2} to {most:.2} Mbit/s, and none has more",
             all.len()
         );
         return Verdict::Right;
@@ -264,11 +264,14 @@ mod tests {
             )
         );
         // A limit of 2 Mbit/s, while the machine runs for half of the time.
-        let uneven = [(1.4, 0.4), (0.6, 0.7)].repeat(6);
-        assert!(matches!(judged(&uneven), Verdict::Unjudged(_)));
-        let even = [(1.0, 0.8), (0.95, 0.5)].repeat(6);
-        assert_eq!(judged(&even), Verdict::Right);
-        assert_eq!(judged(&even[1..]), Verdict::Unjudged("the machine ran for at least 67 % of the time in 0 of 11 stretches of 1 s, and 4 are needed to judge a rate".to_owned()));
+        let twice = [(1.4, 0.4), (1.0, 0.5), (0.6, 0.7)].repeat(6);
+        assert!(matches!(judged(&twice), Verdict::Unjudged(_)));
+        // One of 0.7 Mbit/s.
+        let low = [(0.7, 0.4), (0.6, 0.7)].repeat(9);
+        assert!(matches!(judged(&low), Verdict::Unjudged(_)));
+        let edge = [(1.0, 0.5), (0.5, 0.8), (0.95, 0.7), (0.7, 0.5)].repeat(4);
+        assert_eq!(judged(&edge), Verdict::Right);
+        assert!(matches!(judged(&edge[1..]), Verdict::Unjudged(_)));
         assert_eq!(
             judged(&[(1.3, 0.9); 6]),
             Verdict::Wrong(
