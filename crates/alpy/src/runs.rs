@@ -145,9 +145,18 @@ fn is_under_way(dir: &Path, pid: Option<u32>) -> bool {
     };
     match locks_of(Path::new(&format!("/proc/{pid}"))) {
         Ok(locks) => locks.contains(&lock),
-        // Of another user it is only known that it is there.
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        // Of another user it is only known that it is there, and of one's own that has ended and was not waited for yet, too.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied && !has_ended(pid),
     }
+}
+
+/// Whether a process is gone, or is a zombie: proc_pid_stat(5), which anybody may read.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    let state = stat
+        .ok()
+        .and_then(|stat| Some(stat.rsplit_once(") ")?.1.chars().next()));
+    matches!(state.flatten(), None | Some('Z' | 'X'))
 }
 
 /// As in `run.json`.
@@ -234,5 +243,30 @@ impl RunInfo {
             looks.tick().await;
         }
         read(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel shows the files of a zombie to root alone, who sees none.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a child that ends at once, by itself")]
+    fn a_process_that_nobody_has_waited_for_runs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LOCK), "").unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let is_zombie = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            stat.contains(") Z ")
+        };
+        while !is_zombie() {
+            std::thread::yield_now();
+        }
+        assert!(!is_under_way(dir.path(), Some(child.id())));
+        child.wait().unwrap();
+        assert!(!is_under_way(dir.path(), Some(child.id())));
+        assert!(has_ended(u32::MAX) && !has_ended(std::process::id()));
     }
 }
