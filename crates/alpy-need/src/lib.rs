@@ -72,7 +72,7 @@ pub fn root() -> Check {
     }
 }
 
-/// A kernel that can forbid to execute what is in memory alone, and namespaces to try it in.
+/// A kernel that can forbid to execute what is in memory alone, and namespaces in which root can try it.
 pub fn memfd_noexec() -> Check {
     fs::metadata("/proc/sys/vm/memfd_noexec")
         .map_err(|error| format!("/proc/sys/vm/memfd_noexec: {error}; remedy: Linux 6.3 or later"))?;
