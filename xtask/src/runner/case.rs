@@ -146,10 +146,9 @@ pub(super) fn reason(output: &str) -> String {
         let (_, message) = output
             .rsplit_once("\nthread '")
             .or(output.strip_prefix("thread '").map(|all| ("", all)))?;
-        let message = message
-            .lines()
-            .skip(1)
-            .take_while(|line| !line.is_empty() && !line.starts_with("note: "));
+        let message = message.lines().skip(1).take_while(|line| {
+            !line.is_empty() && !line.starts_with("note: ") && *line != "stack backtrace:"
+        });
         let message: Vec<_> = message.map(str::trim).collect();
         Some(message.join("\n")).filter(|message| !message.is_empty())
     };
@@ -235,6 +234,8 @@ mod tests {
         assert_eq!(reason("Error: no\nfailures:\n"), "no");
         let panic = "thread 'bad' (7) panicked at src/lib.rs:1:\nassertion failed\n  left: 1\n right: 2\nnote: run with\n";
         assert_eq!(reason(panic), "assertion failed\nleft: 1\nright: 2");
+        let traced = "thread 'bad' (7) panicked at src/lib.rs:1:\nsaw 0\nstack backtrace:\n   0: main\n";
+        assert_eq!(reason(traced), "saw 0");
         assert_eq!(reason("one\nlast\n\n"), "last");
         assert_eq!(reason(""), "it printed nothing");
     }
