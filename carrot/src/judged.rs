@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Measurements that a busy host spoils.
+//! Measurements that a busy host can spoil.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use anyhow::{Result, bail};
 use tokio::time::Instant;
 use tracing::info;
 
-/// No measurement begins later than this after the first one.
+/// Measurements are repeated for this long.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Measures what takes longer, or comes to less, while the host keeps a machine from running. `measure` returns `None` if all is right, else
-/// what was expected and seen. If a machine was [starved](ProcessorTime::is_starved) meanwhile, it is measured again, for 30 s.
+/// Runs a measurement that a busy host can spoil, such as a delay or a share. `measure` returns `None` if the result is right, else a text that
+/// says what was expected and seen. If a machine was [starved](ProcessorTime::is_starved) during the measurement, this function repeats it,
+/// for 30 s at most.
 ///
-/// What a busy host does not explain is an error of `measure`.
+/// `measure` returns an error for a result that a busy host cannot explain.
 ///
 /// # Errors
-/// What was expected and seen while no machine was starved; [`Testbed::cannot_be_judged`]; those of `measure`.
+/// The text, if no machine was starved; [`Testbed::cannot_be_judged`], if one was starved each time; errors of `measure`.
 ///
 /// Cancel safe as `measure` is.
 pub async fn judged(bed: &Testbed, mut measure: impl AsyncFnMut() -> Result<Option<String>>) -> Result<()> {

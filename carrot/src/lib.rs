@@ -2,14 +2,14 @@
 //! Helpers of the rabbit tests.
 //!
 //! - [`login`], [`configure`], [`reboot`], [`poweroff`]: the life of a rabbit, from its boot to its end.
-//! - [`judged`]: measurements that a busy host spoils.
+//! - [`judged`]: repeats a measurement that a busy host can spoil.
 //! - [`ping`]: echo requests from a node, answered or lost.
 //! - [`iperf3`]: throughput between two nodes, over TCP and UDP.
 //! - [`http`]: servers and requests.
 //! - [`server`]: a server that is asked whether it is ready.
 //! - [`tcp`]: connections that are dropped.
 //! - [`frames`]: frames of any kind, sent and received as they are.
-//! - [`rate`]: rates on the wire, whatever else the host does.
+//! - [`rate`]: rates on the wire, on a busy host too.
 //! - [`wire`]: what the captures of a finished test show.
 //! - [`disk`]: what a guest does with its disks.
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Rates on the wire, whatever else the host does meanwhile.
+//! Rates on the wire, on a busy host too.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,20 +14,21 @@ use tracing::info;
 /// Traffic is measured in stretches of this length.
 pub const STRETCH: Duration = Duration::from_secs(1);
 
-/// How many stretches are judged, and how many loads there are at most until there were enough.
+/// A rate is judged by at least so many stretches in which the machine ran.
 const STRETCHES: usize = 4;
-/// How many are enough although the machine starved in them: a quarter has the expected rate, and none a higher one.
+/// So many stretches are enough even if the machine starved, if a quarter of them reach the expected rate and none exceeds it.
 const EDGE_STRETCHES: usize = 16;
+/// The load is run at most so often.
 const LOADS: usize = 6;
 
-/// A stretch in which the machine did not run for more than this part of the time says nothing about a rate that is too low.
+/// A low rate proves nothing if the host kept the machine from running for more than this part of the stretch.
 const MOST_STARVED: f64 = 0.33;
 
 /// Expects a rate of wanted packets on a link under a load, in Mbit/s with Ethernet headers. The load is repeated until machine 0 ran in
-/// enough stretches of it, or many stretches show the rate although it did not. A rate that is too high fails however busy the host is.
+/// enough stretches, or until many stretches show the rate although the machine starved. A rate that is too high fails on a busy host too.
 ///
 /// # Errors
-/// Another rate; [`Testbed::cannot_be_judged`], if the host kept the machine from running in too many stretches; those of the load.
+/// The rate is another one; [`Testbed::cannot_be_judged`], if the machine starved in too many stretches; errors of the load.
 pub async fn expect<T>(
     bed: &Testbed,
     link: usize,
@@ -75,7 +76,7 @@ pub async fn expect<T>(
 struct Stretch {
     seconds: f64,
     bits: f64,
-    /// For which part of the time the host kept the machine from running.
+    /// The part of the time in which the host kept the machine from running.
     starved: f64,
 }
 
@@ -110,7 +111,7 @@ async fn stretches<T>(
         .windows(2)
         .map(|pair| pair[0].stretch_to(&pair[1], capture, &wanted));
     let stretches: Result<Vec<_>> = stretches.collect();
-    // Of the first and the last one, traffic filled a part. The containers take time to start and to end.
+    // Traffic filled the first and the last stretch only in part: the containers take time to start and to end.
     let stretches = stretches?;
     let flows = |stretch: &Stretch| stretch.bits > 0.0;
     let first = stretches.iter().position(flows).map_or(0, |first| first + 1);
@@ -170,7 +171,7 @@ fn mean(stretches: &[Stretch]) -> (f64, f64) {
 
 fn judge(all: &[Stretch], judged: &[Stretch], expected: &RangeInclusive<f64>) -> Verdict {
     let (least, most) = (expected.start(), expected.end());
-    // However busy the host is, it does not make a rate too high.
+    // A busy host cannot make a rate too high.
     let (rate, _) = mean(all);
     if rate > *most {
         return Verdict::Wrong(format!(
@@ -179,7 +180,7 @@ fn judge(all: &[Stretch], judged: &[Stretch], expected: &RangeInclusive<f64>) ->
         ));
     }
     let count = judged.len();
-    // A host that starves the machine makes rates low and uneven. A limit shows then as a rate that many stretches reach, and none passes.
+    // A starved machine makes rates low and uneven. A limit still shows: many stretches reach it, and none exceeds it.
     let rates = || all.iter().map(|stretch| stretch.bits / stretch.seconds / 1e6);
     let reached = rates().filter(|rate| rate >= least).count();
     let is_edge =

@@ -14,7 +14,7 @@ use carrot::ping;
 
 const NODES: [&str; 2] = ["192.168.0.1", "192.168.1.1"];
 
-/// How long frames may take to pass again when all cables are plugged, not counting the time in which the host starves the guest.
+/// Frames must pass again so soon after all cables are plugged. The time in which the host starves the guest does not count.
 const RECOVERY: Duration = Duration::from_secs(6);
 
 fn bed(test: &str) -> Result<TestbedBuilder> {

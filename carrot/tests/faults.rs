@@ -37,7 +37,7 @@ async fn a_kernel_that_panics_is_an_error_at_once() {
         })
         .await
         .unwrap_err();
-    // Half of the time that a boot may take, as limits count it.
+    // Half of the boot limit. Like that limit, it does not count starved time.
     assert!(took.unwrap() < Duration::from_secs(30), "{took:?}");
     let text = failure.to_string();
     println!("{text}");
@@ -67,7 +67,7 @@ async fn a_disk_that_is_full_fails_the_test_and_names_the_capture() {
         .envs(small.is_none().then_some((LIMITED, "1")))
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    // Its testbed has a deadline, which a busy host does not shorten.
+    // No timeout here: the child's testbed has a deadline, which does not count starved time.
     let output = command.output().await.unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(101), "{text}");

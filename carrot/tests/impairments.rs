@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use carrot::iperf3::{self, Load};
 use carrot::{ping, rate};
 
-/// What passes of 1 Mbit/s, in Mbit/s: a stretch may begin with what has waited in the bucket.
+/// The bounds for a limit of 1 Mbit/s, in Mbit/s. The upper one is higher because a stretch may begin with a full bucket.
 const LEAST: f64 = 0.90;
 const MOST: f64 = 1.05;
 
-/// What takes 16 s at 1 Mbit/s, and has to take less than half of that without a limit.
+/// These bytes take 16 s at 1 Mbit/s. Without a limit they must take less than half of that.
 const FREE_BYTES: u32 = 2_000_000;
 const FREE_LIMIT: Duration = Duration::from_secs(8);
 
@@ -81,7 +81,7 @@ async fn a_node_sends_at_its_rate_and_with_its_delay() -> Result<()> {
                 }
                 Ok(()) => {
                     let report = iperf3::measure(node, "192.168.1.1", Load::TcpSeconds(3)).await?;
-                    // However busy the host is, it does not make a rate too high.
+                    // A busy host cannot make a rate too high.
                     let received = report.bits_per_second / 1e6;
                     ensure!(
                         received <= MOST,

@@ -12,7 +12,7 @@ use carrot::ping;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How often a guest is asked at most whether it sees what has changed, and the least time from one question to the next.
+/// A guest is asked at most so often whether it sees a change, with at least this time between two questions.
 const LOOKS: u32 = 200;
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -63,7 +63,7 @@ fn signal(dut: &Dut, signal: Signal) -> Result<()> {
     Ok(kill(Pid::from_raw(dut.qemu().pid().try_into()?), signal)?)
 }
 
-/// Has the guest run the command again and again: the limit is a number of answers, so a guest that the host starves has more time.
+/// Runs the command in the guest until it prints this. The limit is a number of answers, so a starved guest has more time.
 async fn expect_in_guest(shell: &mut RemoteShell, command: &str, wanted: &str) -> Result<()> {
     let mut looks = tokio::time::interval(LOOK);
     let mut seen = String::new();

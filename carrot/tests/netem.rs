@@ -171,7 +171,7 @@ impl<'a> Lab<'a> {
                     let saw = format!(
                         "{way:?}: expected the fastest frame to take {least:.0?} to {most:.0?} with a delay of {delay:.0?}, saw {fastest:.1?}"
                     );
-                    // However busy the host is, no frame comes too early for that.
+                    // A busy host cannot make a frame come too early.
                     ensure!(fastest >= least, "{saw}");
                     late = late.or((fastest >= most).then_some(saw));
                 }
@@ -530,7 +530,7 @@ fn all_late(arrivals: &[Arrival]) -> bool {
     arrivals.iter().all(|arrival| arrival.took >= EARLY)
 }
 
-/// For people: the least and the most time that a frame took.
+/// The least and the most time that a frame took, for messages.
 fn times(arrivals: &[Arrival]) -> String {
     let took = || arrivals.iter().map(|arrival| arrival.took);
     match took().min().zip(took().max()) {

@@ -262,7 +262,7 @@ fn normal(packet: &Packet<'_>) -> Option<String> {
     Some(format!("{} {} {body}", macs[1], macs[0]))
 }
 
-/// What a frame is, as [`normal`] writes it.
+/// The kind of a frame in the form of [`normal`].
 fn kind(frame: &str) -> &'static str {
     let (_, body) = frame.rsplit_once(' ').unwrap();
     match (&body[..4], &body[14..16], body.get(44..46)) {

@@ -72,7 +72,7 @@ async fn a_probe_notices_what_it_is_there_for() -> Result<()> {
                 "link0.pcap, saw none",
             )?;
 
-            // The client would try for a minute.
+            // A client that did not see the server end would retry for a minute.
             let image = rabbit::image(bed.node(1).engine(), "http").await?;
             let server = bed
                 .node(1)

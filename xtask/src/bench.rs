@@ -66,7 +66,7 @@ struct Request {
 }
 
 impl Request {
-    /// The name of how much a run measures, as the program takes it.
+    /// The name of the size of a run, as the program takes it.
     fn size(&self) -> &'static str {
         if self.smoke { "smoke" } else { "full" }
     }
@@ -213,7 +213,7 @@ fn measure(
     command
         .args([area, &request.runs.to_string(), &links.join(","), request.size()])
         .envs(environment.iter().cloned())
-        // Its own errors alone: each testbed says much about how it goes.
+        // Only errors: each testbed logs much.
         .env("RUST_LOG", "error")
         .env("RUST_BACKTRACE", "0");
     let factor = if area == "testbed" { request.links.len() } else { 1 };

@@ -11,7 +11,7 @@ use crate::runner::{self, Environment};
 use crate::workspace::Workspace;
 use crate::{fuzz, partitions};
 
-/// For one command. The longest fuzzes or measures.
+/// The time limit for one command. Fuzzing and measuring take the longest.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// The tasks of `cargo xtask --help`.
@@ -26,10 +26,10 @@ const TASKS: [&str; 8] = [
     "bench",
 ];
 
-/// A command, and how it has to end.
+/// A command, and its expected end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Run {
-    /// What is behind `cargo xtask`.
+    /// The arguments after `cargo xtask`.
     arguments: Vec<String>,
     status: i32,
     /// A part of what it prints on standard output, or on standard error if its status is not 0.
@@ -109,7 +109,7 @@ impl Run {
             "expected one line of error at the end\n{}",
             all()
         );
-        // A skip is told to whoever reads the log of this stage.
+        // The log of this stage shows what was skipped.
         stderr
             .lines()
             .filter(|line| line.starts_with("SKIPPED: "))
@@ -118,10 +118,10 @@ impl Run {
     }
 }
 
-/// Runs the commands that can run beside others, so many at once.
+/// Runs the commands that can run at the same time, `jobs` at once.
 pub fn run(workspace: &Workspace, environment: &Environment, jobs: usize) -> Result<Vec<Ended>> {
     let mut others = others();
-    // Where nothing may be skipped, it has to be there.
+    // With ALPY_REQUIRE=all nothing may be skipped, so a missing nextest fails.
     let all = std::env::var_os("ALPY_REQUIRE").is_some_and(|value| value == "all");
     match all || partitions::has_nextest() {
         true => others.push(Run::new(&["partitions", "3"], 0, "each in one of 3 partitions")),
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_command_that_ends_otherwise_fails_and_shows_what_it_printed() {
-        // This program is a test harness here, which takes `--list`.
+        // In a test, this program is a libtest harness, which takes `--list`.
         let check = |status, says: &str| {
             let run = Run::new(&["--list", "commands::tests::named"], status, says);
             run.check(&Vec::new()).map_err(|error| error.to_string())

@@ -26,7 +26,7 @@ impl From<Duration> for Limit {
 }
 
 impl Limit {
-    /// Does not count the time for which the process, or one that it has started, was ready to run and did not run; up to `most` in all.
+    /// A limit that does not count the time for which the process or a descendant was ready to run but did not run. In all it is `most` at most.
     pub const fn of_running(counted: Duration, most: Duration) -> Self {
         Self { counted, most }
     }
@@ -36,7 +36,7 @@ impl Limit {
         self.counted.min(self.most)
     }
 
-    /// How long a process may still take that was started so long ago; `None` if its time is over.
+    /// The time left for a process that has run for `passed`; `None` if there is none.
     pub fn left(self, passed: Duration, pid: Pid) -> Option<Duration> {
         if passed >= self.most {
             return None;
@@ -50,8 +50,8 @@ impl Limit {
     }
 }
 
-/// The longest time for which a thread of the process, or of its descendants, waited for a processor, up to when it last had one: proc(5) and
-/// the kernel's Documentation/scheduler/sched-stats.rst. Zero where the kernel does not tell.
+/// The longest time for which a thread of the process or of a descendant has waited for a processor. The kernel adds a wait when it ends: proc(5),
+/// Documentation/scheduler/sched-stats.rst. Zero if the kernel has no schedstat.
 fn waited(pid: Pid) -> Duration {
     let mut pids = remains::descendants_of(pid);
     pids.push(pid);

@@ -37,7 +37,7 @@ pub struct Test {
 }
 
 impl Test {
-    /// Whether no other test can run beside one of these: the storm looks for what is left on the whole machine.
+    /// Whether its tests must run alone: the storm looks for remains on the whole machine.
     pub fn is_alone(&self) -> bool {
         self.name == "alpy/storm"
     }

@@ -88,7 +88,7 @@ fn run(
     stages: &mut Stages,
     progress: &Progress,
 ) -> Result<Vec<Test>> {
-    // The images wait for the network most of the time, the compiler for a processor.
+    // The images need the network, the compiler needs the processors.
     let images = thread::scope(|scope| {
         let images = scope.spawn(|| rabbit_tests::build_images(workspace, Base::default()).map(drop));
         let checked = without_images(workspace, stages);
@@ -110,20 +110,20 @@ fn run(
     }
     let environment = rabbit_tests::environment(&workspace.target, engine);
     let jobs = runner::jobs();
-    // Documentation tests are compiled one after another, which leaves time for commands.
+    // Cargo compiles documentation tests one after another, which leaves a processor for the commands.
     thread::scope(|scope| {
         let doctests = scope.spawn(|| {
             let mut doctests = with(&["test", "--quiet", "--workspace", "--doc", "--no-fail-fast"]);
             doctests.envs(environment.iter().cloned());
             run_doctests(doctests)
         });
-        // Before the tests, whose evidence is to stay.
+        // They run before the tests, so that the tests' evidence stays.
         let ready = images && !tests.is_empty();
         let commands = match ready {
             true => stages.tests("documented commands", || {
                 commands::run(workspace, &environment, jobs.get()).map(Ran::of_commands)
             }),
-            // The stage that has failed counts.
+            // The earlier stage that failed is counted already.
             false => Ok(false),
         };
         let doctests = stages.tests("documentation tests", || joined(doctests));
@@ -170,7 +170,7 @@ fn without_images(workspace: &Workspace, stages: &mut Stages) -> Result<()> {
     Ok(())
 }
 
-/// What a thread has come to.
+/// The result of a thread.
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|_| bail!("the stage has panicked"))
 }

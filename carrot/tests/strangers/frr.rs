@@ -183,7 +183,7 @@ async fn start_peer(node: &Node, protocol: &str) -> Result<Running> {
     step!("Start the peer", started).await
 }
 
-/// Waits until FRR says this of the network, not counting the time in which the host starves the guest.
+/// Waits until FRR prints this about the network. The time in which the host starves the guest does not count.
 async fn route(bed: &Testbed, frr: &mut CliSession, wanted: &str) -> Result<()> {
     let command = format!("show ip route {NETWORK}");
     let mut looks = tokio::time::interval(Duration::from_millis(100));

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-/// How often, with how many links, and how much in one run.
+/// The number of runs, the numbers of links, and the size of a run.
 pub(crate) struct Extent {
     pub(crate) runs: usize,
     pub(crate) links: Vec<usize>,
@@ -16,7 +16,7 @@ pub(crate) struct Size {
     pub(crate) flood_mb: usize,
     /// The most prompt turns of a console.
     pub(crate) turns: usize,
-    /// In how many pieces a QMP client is measured.
+    /// A QMP client is measured in so many pieces.
     pub(crate) qmp_pieces: u32,
     /// The length of the capture that is read, in MB.
     pub(crate) capture_mb: usize,
@@ -24,9 +24,9 @@ pub(crate) struct Size {
     pub(crate) frames: usize,
     /// The one-off containers of each subject.
     pub(crate) containers: usize,
-    /// The numbers of testbeds at once. Measuring ends sooner where more testbeds bring nothing.
+    /// The numbers of testbeds to run at once. The measurement stops early when more testbeds bring nothing.
     pub(crate) at_once: &'static [usize],
-    /// The most tests of one number of testbeds at once.
+    /// The most tests to run with each of these numbers.
     pub(crate) tests: usize,
 }
 

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use extent::{Extent, Size};
 
 /// Usage: `alpy-bench AREA RUNS LINKS SIZE`, where LINKS is such as `2,8,16` and SIZE is `full` or `smoke`. An area starts this program
-/// with other arguments for a part that needs memory and processor time of its own.
+/// again, with other arguments, to measure the memory and the processor time of one part.
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -17,8 +17,8 @@ use crate::measure::processor;
 use crate::peer::{self, Killed};
 use crate::{Extent, order};
 
-/// How long a client is measured in one piece. QEMU's own pace changes from one moment to the next; in turns, that hits all clients
-/// alike.
+/// How long a client is measured in one piece. QEMU's own pace changes from one moment to the next. The clients take turns, so that this
+/// affects all of them alike.
 const PIECE: Duration = Duration::from_millis(100);
 
 /// How long anything may take that is no measurement.

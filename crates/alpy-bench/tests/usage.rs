@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the program refuses. `cargo xtask bench --smoke` runs what it measures.
+//! Arguments that the program refuses. `cargo xtask bench --smoke` runs what it measures.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// A copy of this test runs beside a copy of the program, so Cargo's `CARGO_BIN_EXE_alpy-bench` is of no use.
+/// The program beside this test. xtask runs copies of both, so Cargo's `CARGO_BIN_EXE_alpy-bench` would name another file.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let folder = test.ancestors().nth(2).expect("it is in deps/");

@@ -37,9 +37,9 @@ pub enum Command {
     Ps(Ps),
     /// Type into the serial console of a machine, and see what it says. Ctrl-] leaves it.
     ///
-    /// First come the last lines of `console.log`, as the report shows them: lines received begin with `< `, lines sent with `> `, and a command of
-    /// the test is `$ command`, its output and `[exit code 0]`. From then on, each byte of the machine is shown as it comes, for a terminal needs all
-    /// of them. If the test runs a command meanwhile, that includes the lines by which alpy runs it.
+    /// It prints the last lines of `console.log` first, as the report shows them: received lines begin with `< `, sent lines with `> `, and a command
+    /// of the test is `$ command`, its output and `[exit code 0]`. Then it shows each byte of the machine as it comes, because a terminal needs all
+    /// of them. If the test runs a command meanwhile, these bytes include the lines that alpy types to run it.
     ///
     /// What is piped into it is typed; it ends when the machine has said nothing for a while then.
     Console(Console),

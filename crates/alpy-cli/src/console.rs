@@ -92,7 +92,7 @@ struct Said {
 }
 
 impl Said {
-    /// From the end on.
+    /// Opens the file at its end.
     async fn open(path: &Path) -> Result<Self> {
         let mut file = File::from_std(files::open(path)?);
         file.seek(SeekFrom::End(0)).await?;
@@ -113,7 +113,8 @@ impl Said {
     }
 }
 
-/// The last lines of the log for people, of which a terminal takes nothing for a command to itself. The last one has no end if the machine waits in it.
+/// The last lines of `console.log`, without sequences that would control the terminal. The last line has no newline if the machine waits for input
+/// in it.
 fn history(folder: &Path) -> Result<String> {
     let mut file = files::open(&folder.join("console.log"))?;
     let from = file.metadata()?.len().saturating_sub(BEFORE);
@@ -128,7 +129,7 @@ fn history(folder: &Path) -> Result<String> {
     Ok(without_sequences(whole))
 }
 
-/// The text of a log without the sequences by which a program colours it or moves the cursor.
+/// The text of a log without the sequences that set colours or move the cursor.
 fn without_sequences(log: &str) -> String {
     let mut text = String::with_capacity(log.len());
     let mut rest = log;

@@ -85,11 +85,11 @@ impl Builder {
         self
     }
 
-    /// Calls this function when a command of a [`RemoteShell`](crate::RemoteShell) or a [`CliSession`](crate::CliSession) of the console begins,
-    /// and the function that it returned when that command ends. An [upload](crate::RemoteShell::upload) counts as a command. What is
-    /// typed to log in or to attach does not. Default: none.
+    /// Sets a function that the console calls when a command of its [`RemoteShell`](crate::RemoteShell) or [`CliSession`](crate::CliSession)
+    /// begins. It returns a second function, which the console calls when that command ends. An [upload](crate::RemoteShell::upload) counts as a
+    /// command; the dialogue of a login does not. Default: none.
     ///
-    /// The task that awaits the command calls both, so they must not block. Commands of one console do not overlap.
+    /// The task that awaits the command calls both functions, so they must not block. Commands of one console do not overlap.
     pub fn on_command<E>(mut self, begin: impl Fn(&str) -> E + Send + Sync + 'static) -> Self
     where
         E: FnOnce(CommandEnd) + Send + 'static,

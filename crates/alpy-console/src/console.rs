@@ -192,8 +192,8 @@ impl Console {
         Ok(value)
     }
 
-    /// Leaves a text out of `console.log` and of the [last lines](Self::tail) wherever it comes from now on, such as a mark that a dialogue
-    /// [aside](Self::aside) has the guest print. `console.raw` has it. The last 16 such texts are known.
+    /// From now on, leaves a text out of `console.log` and of the [last lines](Self::tail), such as a mark that the guest prints in a dialogue
+    /// [aside](Self::aside). `console.raw` still has it. The console remembers the last 16 such texts.
     pub fn hide(&self, text: &str) {
         self.inner.shared.transcript().hide(text);
     }
@@ -236,7 +236,7 @@ impl Console {
         &self.inner.shared
     }
 
-    /// Who is told of commands.
+    /// The function that is called for each command.
     pub(crate) fn observer(&self) -> Option<&Observer> {
         self.inner.observer.as_ref()
     }

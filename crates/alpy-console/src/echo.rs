@@ -43,7 +43,7 @@ enum State {
     Command { id: String, begins: usize },
     /// The output of a command, until its end.
     Output { id: String },
-    /// What is left of the line that says that a command has ended.
+    /// The rest of the line that marks the end of a command.
     LineEnd,
 }
 
@@ -185,7 +185,7 @@ impl Echo {
         }
     }
 
-    /// Takes the line that says that a command has ended before its output could begin, as where a file cannot be opened.
+    /// Takes the end mark of a command whose output never began, for example because a file could not be opened.
     fn ends(&mut self, end: &str, shown: &mut Vec<Shown>) -> bool {
         let rest = self.held.strip_prefix(end.as_bytes());
         let Some(dot) = rest.and_then(|rest| rest.iter().position(|byte| *byte == b'.')) else {
@@ -195,14 +195,14 @@ impl Echo {
         true
     }
 
-    /// The command has ended: after what is before `at` comes the mark of this length, and the code up to a dot.
+    /// Ends the command: output up to `at`, then the mark of length `mark`, then the code, `dot` bytes long, and a dot.
     fn end_with(&mut self, at: usize, mark: usize, dot: usize, shown: &mut Vec<Shown>) {
         let code = String::from_utf8_lossy(&self.held[at + mark..][..dot]).into_owned();
         let output = self.held[..at].strip_suffix(b"\r").unwrap_or(&self.held[..at]);
         shown.extend(received(output.to_vec()));
         shown.push(Shown::Code(code));
         self.held.drain(..=at + mark + dot);
-        // The shell takes the next command already, before the rest of this line has come.
+        // The next command may begin before the rest of this line has arrived.
         self.state = State::LineEnd;
     }
 

@@ -173,7 +173,7 @@ fn waited_text(after: Duration, waited: Duration) -> String {
     }
 }
 
-/// The text of an error whose guest has printed nothing: that it has not, and what to try, in several lines.
+/// The text of an error when the guest has printed nothing: that fact, and things to try, in several lines.
 pub const NOTHING_PRINTED: &str = "\
 nothing was printed on the console. What to try:
 - `console=ttyS0` on the command line of a Linux kernel

@@ -12,19 +12,19 @@ pub enum CommandEnd {
     /// The caller got the output, with this exit code. A command line without a
     /// [status command](crate::Cli::status_command) has none.
     Done(Option<i32>),
-    /// The caller got an error. The exit code is known if it is the reason.
+    /// The caller got an error. The exit code is there if it is the cause of the error.
     Failed(Option<i32>),
     /// The caller dropped the future.
     Cancelled,
 }
 
-/// Is called with a command that begins, and returns what is called at its end.
+/// Called when a command begins. Returns the function to call when it ends.
 pub(crate) type Observer = Arc<dyn Fn(&str) -> OnEnd + Send + Sync>;
 
-/// Is called at the end of a command.
+/// Called when a command ends.
 pub(crate) type OnEnd = Box<dyn FnOnce(CommandEnd) + Send>;
 
-/// Runs a command and tells the observer of the console when it begins and ends. `has_code` says whether the code of its output is an exit code.
+/// Runs a command and calls the console's observer at its begin and its end. `has_code`: the code of its output is an exit code.
 pub(crate) async fn observed(
     console: &Console,
     command: &str,

@@ -15,7 +15,7 @@ use crate::window::Window;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
-/// How many chunks are read before other tasks have their turn: while output floods, a deadline is kept to twice as many.
+/// The reader yields to other tasks after so many chunks. During a flood of output, an expectation may miss its deadline by twice as many.
 const TURN: usize = 16;
 /// How many chunks a console still reads that is closed while bytes keep coming.
 const LAST_CHUNKS: usize = 64;

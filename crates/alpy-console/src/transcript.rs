@@ -86,7 +86,7 @@ impl Transcript {
         let (log, raw) = (read("console.log")?, read("console.raw")?);
         self.write_log(&log);
         self.write_raw(&raw);
-        // The shell may go on with the prompt that it was given there.
+        // The shell may still have the prompt that the earlier console gave it.
         if let Some(prompt) = typing::last_prompt(&raw) {
             typing::shown_prompts(&prompt)
                 .iter()

@@ -53,8 +53,8 @@ pub struct EngineInfo {
     pub api_version: String,
     /// It runs without root's rights.
     pub rootless: bool,
-    /// It gives each container a user namespace of its own (dockerd's `userns-remap`). The containers of this crate have the host's,
-    /// as with `--userns=host`: processes in sibling namespaces have no rights over each other's networks.
+    /// It gives each container a user namespace of its own (dockerd's `userns-remap`). This crate runs its containers in the host's, as with
+    /// `--userns=host`, because a process in one namespace has no rights over the network of another one.
     pub remapped: bool,
     /// It is Podman, whose differences from Docker this crate bridges.
     pub podman: bool,

@@ -196,7 +196,7 @@ impl Capture {
         Ok(mark.offset)
     }
 
-    /// All of the file.
+    /// The capture of the whole file.
     #[cfg(feature = "live")]
     pub(crate) fn whole(&self) -> Self {
         Self {

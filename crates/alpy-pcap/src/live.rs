@@ -52,10 +52,9 @@ impl Capture {
         self
     }
 
-    /// Sets the moment, such as the begin of a run, from which the times of frames count in errors of [`expect`](Self::expect) and
-    /// [`expect_none`](Self::expect_none), in seconds, for this capture and the parts that are made of it. The times are right to some
-    /// milliseconds: the last frame of the file is taken to be as old as the file's last change. Default: errors show the time of day by the clock of
-    /// the capture.
+    /// Sets the moment from which errors of [`expect`](Self::expect) and [`expect_none`](Self::expect_none) count the times of frames, in seconds, for
+    /// this capture and for parts of it. The times are exact to some milliseconds: the last frame of the file counts as written when the file
+    /// changed last. Default: errors show the time of day by the clock of the capture.
     #[must_use]
     pub fn clock_start(mut self, moment: SystemTime) -> Self {
         self.clock_start = Some(moment);
@@ -247,7 +246,7 @@ impl Capture {
 enum Times {
     /// By the clock of the capture.
     OfDay,
-    /// In seconds since a moment: they are the time by the clock of the capture, and as much more.
+    /// In seconds since a moment: the time by the clock of the capture, plus `ahead`.
     SinceStart { ahead: f64 },
 }
 

@@ -34,7 +34,7 @@ impl Copies {
     }
 }
 
-/// Has all that is said on the monitor written to a file, with the seconds since `begin`.
+/// Writes all messages of the monitor to a file, each with the seconds since `begin`.
 pub(crate) fn wire_log(
     options: alpy_qmp::Options,
     folder: &Path,

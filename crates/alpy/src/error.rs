@@ -12,13 +12,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The reason for which a test cannot be judged.
 ///
-/// An error library may hide the type of an error that it holds, as anyhow does in a `Box<dyn Error>`, but not the errors that it came from. So
-/// a [`Failure`](crate::Failure) is [unjudged](crate::Failure::is_unjudged) if this is among them.
+/// A [`Failure`](crate::Failure) is [unjudged](crate::Failure::is_unjudged) if this type is in the chain of its error's sources. An error library such
+/// as anyhow may hide the type of the error that it holds, but not the types of its sources.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the host was overloaded: {why}; remedy: run the test again on a host with less load")]
 #[non_exhaustive]
 pub struct Overload {
-    /// What was measured, and for how much of it the machine did not run.
+    /// The measurement, and the part of it in which the machine did not run.
     pub why: String,
 }
 

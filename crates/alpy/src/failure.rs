@@ -159,7 +159,7 @@ impl Cause {
         }
     }
 
-    /// The error of a body, which may say that the test cannot be judged.
+    /// The cause for an error of the body: [`Unjudged`](Self::Unjudged) if an [`Overload`] is among its sources.
     pub(crate) fn of_body(error: BoxError) -> Self {
         let mut next: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
         while let Some(one) = next {
@@ -290,7 +290,7 @@ mod tests {
                        remedy: run the test again on a host with less load";
             assert!(text.ends_with(end), "{text}");
         }
-        // The same text, from a test that judges.
+        // The same text without the type.
         let text = chain(&overloaded());
         assert_eq!(Cause::of_body(text.into()).kind(), "body");
     }

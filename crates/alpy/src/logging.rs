@@ -140,7 +140,7 @@ pub(crate) struct RunLog {
 }
 
 impl RunLog {
-    /// The times of its lines are seconds since a moment.
+    /// Creates the log. The times of its lines are seconds since `since`.
     pub(crate) fn create(test: &str, file: &Path, since: Instant) -> io::Result<Self> {
         let log = DebugLog {
             test: test.to_owned(),

@@ -145,12 +145,12 @@ fn is_under_way(dir: &Path, pid: Option<u32>) -> bool {
     };
     match locks_of(Path::new(&format!("/proc/{pid}"))) {
         Ok(locks) => locks.contains(&lock),
-        // Of another user it is only known that it is there, and of one's own that has ended and was not waited for yet, too.
+        // The kernel hides the files of another user's process, and those of a zombie, even one's own.
         Err(error) => error.kind() == io::ErrorKind::PermissionDenied && !has_ended(pid),
     }
 }
 
-/// Whether a process is gone, or is a zombie: proc_pid_stat(5), which anybody may read.
+/// Whether a process is gone or a zombie. Any user may read its state: proc_pid_stat(5).
 fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     let state = stat
@@ -250,7 +250,7 @@ impl RunInfo {
 mod tests {
     use super::*;
 
-    /// The kernel shows the files of a zombie to root alone, who sees none.
+    /// Root may list the files of a zombie, and finds none; other users get an error.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a child that ends at once, by itself")]
     fn a_process_that_nobody_has_waited_for_runs_nothing() {

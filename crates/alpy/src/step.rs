@@ -97,18 +97,18 @@ struct State {
 /// What a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// The test said so.
+    /// A step of the test, or of alpy.
     Step,
     /// A command of a guest's shell.
     Command,
 }
 
-/// Where the time went.
+/// A line of "where the time went".
 #[derive(Debug)]
 struct Spent {
     text: String,
     took: Duration,
-    /// How many commands it stands for, which were short and came one after another; 0 for a step.
+    /// The number of short commands, one after another, that the line stands for; 0 for a step.
     commands: usize,
     /// The longest commands within it, in their order.
     within: Vec<(String, Duration)>,
@@ -166,7 +166,7 @@ struct Failed {
     path: String,
     /// The steps that it is within.
     outer: Vec<u64>,
-    /// Whether nothing but a command has failed.
+    /// Whether only commands have failed.
     is_command: bool,
     /// The machines' processor time during the step.
     processor: Times,
@@ -178,11 +178,12 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How many steps that ended are remembered.
 const REMEMBERED: usize = 30;
 
-/// How many steps are recorded. Of commands, [`command::RECORDED`].
+/// The most steps that are recorded. [`command::RECORDED`] limits the commands among them.
 const RECORDED: usize = 10_000;
 
-/// A command that takes as long as this has a line of its own where the time went, as so many of the longest of a step have.
+/// A command that takes at least this long has a line of its own in "where the time went".
 const LONG_COMMAND: Duration = Duration::from_secs(1);
+/// For a step, so many of its longest commands are shown.
 const LONG_COMMANDS: usize = 3;
 
 impl Steps {
@@ -354,7 +355,7 @@ impl<L: Fn(&str)> Step<L> {
 
     fn is_innermost(&self) -> bool {
         match (&self.steps, self.number) {
-            // A command says nothing meanwhile.
+            // A command within the step does not log progress, so the step must.
             (Some(steps), Some(number)) => !steps.lock().is_around(number, Kind::Step),
             _ => true,
         }
@@ -418,7 +419,7 @@ impl State {
         let is_command = ending.is_some_and(|step| step.kind == Kind::Command);
         // At a deadline all steps are cancelled, and the innermost, which ends first, tells where the test was.
         match &mut self.failed {
-            // It has dealt with the failure of what it is around.
+            // The outer step succeeded, so it has dealt with the failure within it.
             Some(failed) if end == StepEnd::Done && failed.outer.contains(&number) => self.failed = None,
             Some(failed) if end != StepEnd::Done => failed.is_command &= is_command,
             None if end != StepEnd::Done => {
@@ -453,7 +454,7 @@ impl State {
         }
     }
 
-    /// An outermost step has ended.
+    /// Notes where the time of an outermost step went.
     fn spend(&mut self, step: UnderWay, took: Duration) {
         let commands = usize::from(step.kind == Kind::Command && took < LONG_COMMAND);
         match self.spent.back_mut() {

@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The variable that tells the child what to do.
 const MODE: &str = "ALPY_SIGNALS_MODE";
 
-/// The variable with the log message at which the child raises SIGTERM, and what it says then.
+/// The variable with the log message at which the child raises SIGTERM, and the text that it prints then.
 const RAISE_AT: &str = "ALPY_SIGNALS_RAISE_AT";
 const RAISED: &str = "RAISED";
 
@@ -284,7 +284,7 @@ impl Child {
         self.ended_by(signal).await.0
     }
 
-    /// It ends by the signal, and nothing of it stays. Returns its log and its evidence.
+    /// Expects that the child ends by the signal and leaves nothing behind. Returns its log and its evidence.
     async fn ended_by(mut self, signal: Signal) -> (String, TempDir) {
         let rest = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {

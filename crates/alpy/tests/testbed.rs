@@ -455,7 +455,7 @@ mod child {
         log: Option<JoinHandle<Vec<String>>>,
     }
 
-    /// The name is that of its testbed: no two tests have the same, for they run at the same time.
+    /// Starts the child with a testbed of this name. Tests run at the same time, so each needs a name of its own.
     pub(super) fn start(name: &str) -> Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["waits_to_be_ended", "--exact", "--ignored", "--nocapture"]);

@@ -67,7 +67,7 @@ async fn failover() -> Result<()> {
                 .expect(filter::icmp_reply_from(SERVER_OCTETS), ELECTION)
                 .await
                 .context("expected replies by way of the first router")?;
-            // A router that the host keeps from running is late with its adverts, and is rightly given up for a while.
+            // A starved router sends its adverts late, so the other router rightly takes over for a while.
             carrot::judged(bed, async || {
                 let running = second.mark("running")?;
                 first

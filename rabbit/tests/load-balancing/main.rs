@@ -44,7 +44,7 @@ async fn load_balancing() -> Result<()> {
                         seen == counted as usize,
                         "expected {counted} requests on link {link}, saw {seen}"
                     );
-                    // A server whose health check runs late gets fewer.
+                    // A server whose health check runs late gets fewer requests.
                     let share = http::share(&pages, name)?;
                     if !(0.4..=0.6).contains(&share) {
                         let percent = 100.0 * share;

@@ -9,7 +9,7 @@ use carrot::{iperf3, rate};
 /// The limit in `configure-rabbit`, in Mbit/s.
 const LIMIT: f64 = 1.0;
 
-/// The burst in `configure-rabbit`, in Mbit. A stretch may begin with one.
+/// The burst in `configure-rabbit`, in Mbit. A stretch may begin with a burst.
 const BURST: f64 = 8.0 * 8192.0 / 1e6;
 
 /// The least part of the limit that passes while the machine runs.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! All figures that `--smoke` measures. One that is missing is an error, and so is one that is not listed here.
+//! All figures that `--smoke` measures. A missing figure is an error, and so is a figure that is not listed here.
 
 use std::collections::BTreeMap;
 
@@ -225,7 +225,7 @@ const GROUPS: [Group; 20] = [
     ),
 ];
 
-/// Compares the figures of these areas with the list: each has to be there once, whatever its value.
+/// Compares the figures of these areas with the list: each must be there once, with any value. Returns their number.
 pub fn check(figures: &Figures, areas: &[String], has_python: bool, is_root: bool) -> Result<usize> {
     let is_there = |needs| match needs {
         Needs::Nothing => true,

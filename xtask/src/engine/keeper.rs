@@ -107,8 +107,8 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
 /// The pause after a failed accept(2).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Each connection. A failed accept(2) ends nothing: a process that is out of descriptors has some again later, and the kernel does not tell
-/// when.
+/// All connections, without end. After a failed accept(2) it tries again: a process that is out of file descriptors may have some later, and the
+/// kernel does not announce it.
 fn each<T>(mut accept: impl FnMut() -> io::Result<T>) -> impl Iterator<Item = T> {
     iter::from_fn(move || {
         loop {

@@ -138,7 +138,7 @@ fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Pid> {
         .collect()
 }
 
-/// The processes that a process has started, and those that they have started.
+/// The descendants of a process.
 pub fn descendants_of(ancestor: Pid) -> Vec<Pid> {
     let all = processes(|_| true).into_iter();
     let parents: Vec<(Pid, Pid)> = all

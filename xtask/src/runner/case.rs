@@ -13,8 +13,8 @@ use crate::limit::Limit;
 use crate::process::{self, Ended, Kind};
 use crate::progress::{Progress, Ticket};
 
-/// The time that a test may take. The deadline of a testbed is five minutes by default, and that of no test is longer than eight. The time for
-/// which the host kept the test from running does not count, up to what is a little more than ten times the default: alpy's own limit.
+/// The time limit of a test: 600 s, while the longest deadline of a testbed in a test is 480 s. The time for which the host kept the test from
+/// running does not count. In all it is 3,300 s at most, a little more than ten times a testbed's default deadline, which is alpy's own limit.
 const LIMIT: Limit = Limit::of_running(Duration::from_secs(600), Duration::from_secs(3300));
 
 /// The variable that has testbeds wait for a person. Such a test has no limit.

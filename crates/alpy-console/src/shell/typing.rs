@@ -68,7 +68,7 @@ pub(crate) fn prompt(id: &str) -> String {
     format!("alpy-{id}# ")
 }
 
-/// A prompt as shells show it: BusyBox's asks for the place of the cursor behind it.
+/// The forms in which shells print a prompt: BusyBox's shell appends a request for the cursor position.
 pub(crate) fn shown_prompts(prompt: &str) -> [String; 2] {
     [prompt.to_owned(), format!("{prompt}\x1b[6n")]
 }

@@ -157,8 +157,8 @@ async fn finds_a_long_regex_match_when_the_stream_pauses() {
     assert_eq!(tokio::join!(expecting, saying).0.unwrap().matched.len(), 100_008);
 }
 
-/// A console may be so late in bytes that it takes in after the deadline: a turn of its reader under way then, and one more. How long it
-/// takes for them is up to the host.
+/// The most bytes that a console may read after the deadline: the rest of its reader's current turn, and one more turn. The test counts bytes
+/// because the time that they take depends on the host.
 const LATE: u64 = 2 << 20;
 
 #[tokio::test]

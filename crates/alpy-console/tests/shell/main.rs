@@ -81,7 +81,7 @@ with_each_shell! {
     }
 
     async fn tells_when_a_command_begins_and_how_it_ends(shell: RemoteShell, scene: Scene) {
-        // Of what is typed to attach, nothing.
+        // The dialogue of attaching does not count.
         assert_eq!(scene.commands.take(), [""; 0]);
         shell.run("true").await.unwrap();
         shell.run("exit 3").await.unwrap_err();
@@ -93,7 +93,7 @@ with_each_shell! {
             "exit 4", "Done(Some(4))",
             "# upload of 0 bytes to ./empty", "Done(Some(0))",
         ]);
-        // The shells have codes of their own for it.
+        // The exit code differs between shells.
         match shell.upload("no/such/dir/file", "").await {
             Err(Error::Command { code, .. }) => assert_eq!(
                 scene.commands.take(),

@@ -26,7 +26,7 @@ pub(crate) struct Scene {
     dir: tempfile::TempDir,
     child: Child,
     pub(crate) console: Console,
-    /// What the console has told of commands.
+    /// The calls of the console's observer.
     pub(crate) commands: Commands,
 }
 

@@ -88,7 +88,7 @@ async fn expects_what_is_there_and_what_is_to_come() {
 
 #[tokio::test]
 async fn the_captures_timer_measures_every_limit() {
-    // By the wall, each of the limits is over at once. The host keeps the sender from running until `end` is told.
+    // By wall time, each limit is over at once. This timer ends when `end` is notified, as if the host starved the sender until then.
     let (end, limits) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
     let timer: Timer = Arc::new({
         let (end, limits) = (Arc::clone(&end), Arc::clone(&limits));
@@ -115,7 +115,7 @@ async fn the_captures_timer_measures_every_limit() {
     let rest = rest.since(&rest.mark("the tagged one").unwrap()).unwrap();
     let (none, ()) = tokio::join!(rest.expect_none(filter::icmp_echo_to(FAR), instant), write);
     assert!(matches!(none, Err(Error::Seen { .. })), "{none:?}");
-    // Its end is the end of the wait.
+    // The wait ends when the timer ends.
     let over = async {
         pause().await;
         end.notify_waiters();

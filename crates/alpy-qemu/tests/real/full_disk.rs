@@ -75,7 +75,7 @@ async fn an_overlay_that_cannot_grow_ends_the_machine_and_names_disk_cause_and_t
     }
 }
 
-/// alpy itself plugs no disk into a machine that runs.
+/// alpy itself never plugs a disk into a running machine; a caller can.
 #[tokio::test]
 async fn a_disk_that_the_caller_has_plugged_in_ends_the_machine_and_is_named() {
     need!(qemu);

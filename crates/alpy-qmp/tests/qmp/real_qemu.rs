@@ -219,13 +219,13 @@ async fn a_frozen_server_is_a_timeout_on_time_and_can_thaw() {
         assert!(!client.execute(QueryStatus).await.expect("a status").running);
         client.execute(Cont).await.expect("a session that goes on");
     }
-    // The median, for a busy machine may hold up any one of them in other ways.
+    // The median: a busy host may delay any single try in other ways.
     late.sort();
     assert!(late[TRIES / 2] < Duration::from_millis(50), "{late:?}");
 }
 
-/// How long this thread, which is the runtime's only one, was ready to run and did not: the second field of schedstat
-/// (Documentation/scheduler/sched-stats.rst). Zero where the kernel does not tell.
+/// The time for which this thread, the runtime's only one, was ready to run but did not run: the second field of schedstat
+/// (Documentation/scheduler/sched-stats.rst). Zero if the kernel has no schedstat.
 fn waited_for_a_processor() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let waited = text

@@ -52,7 +52,7 @@ pub(crate) struct Record {
     /// A sentence for each machine: what share of the processor time that it was ready to use it got.
     pub(crate) processor: Vec<String>,
     pub(crate) steps: Vec<Step>,
-    /// How many commands of guests' shells are not among the steps, because there were so many.
+    /// The number of guest commands beyond the limit, which are not among the steps.
     pub(crate) commands_left_out: usize,
     pub(crate) machines: Vec<Machine>,
     pub(crate) links: Vec<Link>,
@@ -293,7 +293,7 @@ pub(crate) struct File {
     pub(crate) bytes: u64,
 }
 
-/// The moment when a run began, from which all times count that a person reads.
+/// The moment when a run began. All times for people count from it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     pub(crate) instant: Instant,
@@ -464,7 +464,7 @@ impl End {
     }
 }
 
-/// Steps in the order in which they began, each followed by the steps within it; those of several lists one list after another.
+/// The steps of the lists, one list after another. Within a list, each step is followed by the steps within it, in the order of their begins.
 pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
     let mut all = Vec::new();
     for list in lists {
@@ -474,7 +474,7 @@ pub(crate) fn steps(lists: &[Vec<StepRecord>]) -> Vec<Step> {
             let outer = step.within.filter(|outer| known.contains(outer));
             within.entry(outer).or_default().push(step);
         }
-        // What is to come, the next one last.
+        // A stack of the steps still to add; the next one is the last.
         let mut next = Vec::new();
         let mut enter = |outer: Option<u64>, depth: usize, next: &mut Vec<_>| {
             let steps = within.remove(&outer).unwrap_or_default();
@@ -555,7 +555,7 @@ mod tests {
             step(3, Some(2), "Log in 1"),
             step(4, Some(1), "Log in 0"),
             step(5, Some(4), "$ id"),
-            // What it was within is not recorded.
+            // Its outer step is not recorded.
             step(7, Some(6), "Ping"),
         ];
         let teardown = vec![step(1, None, "Quit QEMU")];

@@ -300,7 +300,7 @@ fn log(dir: &Path, record: &Record) -> (Vec<Said>, Vec<Started>) {
     (said, started)
 }
 
-/// A line of `debug.log`: when, how important, of what part of the program, what.
+/// The parts of a line of `debug.log`: time, level, target, text.
 fn log_line(line: &str) -> Option<(f64, &str, &str, &str)> {
     let (at, rest) = line.trim_start().split_once(' ')?;
     let (level, rest) = rest.trim_start().split_once(' ')?;
@@ -322,14 +322,14 @@ fn console(folder: &Path, began: f64, by: &str) -> Vec<Said> {
     timed(&lines, &times, began, Lane::Console, by)
 }
 
-/// A line of a console's log without the returns at its beginning and end, which move no text: `< \\rSent SIGTERM\\r`.
+/// Removes escaped returns at the beginning and the end of a line of `console.log`, where they move no text: `< \\rSent SIGTERM\\r`.
 fn without_returns(line: &str) -> String {
     let (arrow, text) = match line.get(..2) {
         Some(arrow @ ("< " | "> ")) => (arrow, &line[2..]),
         _ => ("", line),
     };
     let text = text.trim_start_matches("\\r");
-    // A backslash of the guest's own is doubled.
+    // The log doubles a backslash that the guest printed.
     let end = text.trim_end_matches("\\r");
     let text = if end.ends_with('\\') { text } else { end };
     format!("{arrow}{text}")
@@ -471,7 +471,7 @@ mod tests {
         );
         write(dir, "console.log", "< of the state\n< hello\n> id\n");
         write(dir, "console.times", "15 1000.500\n23 1000.700\n");
-        // Of an event the log has the time when it came.
+        // The log has the time at which the event arrived, not the event's own.
         let event = "{\"timestamp\": {\"seconds\": 2000, \"microseconds\": 0}, \"event\": \"RESUME\"}";
         write(
             dir,

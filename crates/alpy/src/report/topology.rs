@@ -14,12 +14,12 @@ const LANE: f64 = 66.0;
 const SLOT: f64 = 58.0;
 const BETWEEN: f64 = 34.0;
 const LINE: f64 = 14.0;
-/// From the edge of a machine's box to its first direct link, and from one link to the next: names of NICs stand beside them.
+/// The distance from the edge of a machine's box to its first direct link, and between two direct links: room for the names of NICs.
 const EDGE: f64 = 9.0;
 const NIC_LINE: f64 = 13.0;
 /// The radius of a direct link's corners.
 const CORNER: f64 = 9.0;
-/// How far the name of a link and the count below it reach above and below their place.
+/// The height of a link's label above and below its place: the name above, the count below.
 const LABEL: f64 = 18.0;
 const CHARACTER: f64 = 6.7;
 const MARGIN: f64 = 6.0;
@@ -32,12 +32,12 @@ struct Place {
     taken: [usize; 2],
 }
 
-/// Where a link is.
+/// The course of a link in the picture.
 #[derive(Clone, Copy)]
 enum Route {
     /// A line at this height, on the left (0) or on the right (1) of its machine.
     ToNode { side: usize, y: f64 },
-    /// From one machine to another one below it, in a lane beside them, the first of which is the innermost.
+    /// From one machine to another one below it, in a lane beside both. Lane 0 is the innermost.
     Direct {
         side: usize,
         lane: f64,
@@ -55,7 +55,7 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
         links.filter(move |link| node_of(link).is_some() && machine_at(link, 1) == Some(machine))
     };
     let direct_links = record.links.iter().filter(|link| node_of(link).is_none()).count();
-    // As many curves beside each other on a side, and room for their names.
+    // Direct links alternate between the two sides; each has a lane with room for its name.
     let lanes = direct_links.div_ceil(2);
     let ends_of_curves = match lanes {
         0 => 0.0,
@@ -117,7 +117,7 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
             true => (one, other),
             false => (other, one),
         };
-        // A shorter way than that of the next lane: from the lower edge of the upper box to the upper edge of the lower one.
+        // An inner lane is shorter: its link leaves the upper box nearer to the lower edge, and enters the lower box nearer to the upper edge.
         let shift = EDGE + NIC_LINE * f64::from(direct / 2);
         direct += 1;
         Some(Route::Direct {
@@ -232,13 +232,13 @@ pub(super) fn picture(record: &Record, summaries: &[Summary]) -> String {
     svg
 }
 
-/// A height for the label of a direct link, as near to this one as no other line passes.
+/// The height nearest to `y` at which no other line crosses the label of a direct link.
 fn beside_lines(y: f64, side: usize, lane: f64, routes: &[Option<Route>]) -> f64 {
     let is_beside = |line: f64, y: f64| (line - y).abs() > LABEL;
     let is_free = |y: f64| {
         routes.iter().flatten().all(|route| match *route {
             Route::ToNode { side: of, y: line } => of != side || is_beside(line, y),
-            // Those of lanes further out pass where it stands.
+            // Links of lanes further out cross this lane horizontally.
             Route::Direct {
                 side: of,
                 lane: other,

@@ -8,16 +8,16 @@ use tracing::debug;
 
 use super::{Kind, STEPS, StepEnd};
 
-/// The target of the log lines. They are of the level DEBUG, for a test may run hundreds of commands.
+/// The target of the log lines. Their level is DEBUG because a test may run hundreds of commands.
 pub(crate) const TARGET: &str = "alpy::command";
 
-/// How many commands are recorded: a test may ask its guest again and again.
+/// The most commands that are recorded: a test may poll its guest.
 pub(crate) const RECORDED: usize = 500;
 
-/// How many characters of a command its step shows.
+/// The most characters of a command that its step shows.
 const LONGEST: usize = 120;
 
-/// What a console calls when a command begins: it begins a step with this text, which the returned function ends.
+/// Begins a step with this text for a command. The returned function ends the step.
 pub(crate) fn on_command(text: String) -> impl FnOnce(CommandEnd) + Send + 'static {
     debug!(target: TARGET, "{text}...");
     let began = Instant::now();
@@ -38,10 +38,10 @@ pub(crate) fn on_command(text: String) -> impl FnOnce(CommandEnd) + Send + 'stat
     }
 }
 
-/// What stands before the exit code in the log line of the end.
+/// Comes before the exit code in the log line of a command's end.
 pub(crate) const CODE: &str = ", exit code ";
 
-/// A command as the text of a step: `$` and its first line that is not empty, without its end if it is long.
+/// The text of a command's step: `$` and the first line that is not empty, cut if it is long.
 pub(crate) fn text_of(command: &str) -> String {
     let mut lines = command.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();

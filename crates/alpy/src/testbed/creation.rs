@@ -364,7 +364,7 @@ mod tests {
         fs::write(&path, header).unwrap();
         let starved: Timer = Arc::new(|_| Box::pin(pending()));
         let capture = open_capture(path, &starved, Start::now()).unwrap();
-        // By the wall, the limit is over at once.
+        // By wall time, the limit is over at once.
         let expected = timeout(
             Duration::from_millis(100),
             capture.expect(|_| true, Duration::ZERO),

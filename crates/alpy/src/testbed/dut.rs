@@ -19,7 +19,7 @@ use crate::step::command;
 const CONSOLE_LINES: usize = 30;
 const EVENTS: usize = 10;
 
-/// A restored guest has nothing to say before it is asked.
+/// A restored guest prints nothing until something is typed.
 const NOTHING_SINCE_RESTORED: &str = "nothing was printed on the console since the saved state was restored";
 
 /// A device under test: one of the machines of a testbed.
@@ -49,7 +49,7 @@ impl Name {
         }
     }
 
-    /// What its console calls when a command begins, so that the command is a step.
+    /// The observer for its console, which makes each command a step.
     pub(super) fn on_command(self) -> impl Fn(&str) -> Box<dyn FnOnce(CommandEnd) + Send> + Send + Sync {
         move |command| {
             let text = self.step(&command::text_of(command));

@@ -99,7 +99,7 @@ async fn a_test_that_cannot_judge_has_neither_passed_nor_failed() {
         );
         let measure = async { Err::<(), _>(bed.cannot_be_judged("nothing was measured")) };
         let measured = step!("Measure a rate", measure).await;
-        // It hides the type of what it holds.
+        // anyhow hides the type of the error that it holds.
         Err(anyhow::Error::from(measured.unwrap_err()).into())
     })
     .await;
@@ -243,7 +243,7 @@ async fn each_time_of_a_run_counts_from_its_begin() {
     need!(docker, qemu);
     let failure = failure(bed("one-clock"), async |bed| {
         bed.start_cpu().await?;
-        // Whether it is there is not the point: the error names the frames with their times.
+        // No frame matches: the error lists the frames with their times.
         bed.capture(0)
             .expect(|_| false, Duration::from_millis(300))
             .await?;
@@ -260,7 +260,7 @@ async fn each_time_of_a_run_counts_from_its_begin() {
         let mut lines = log.lines().filter(|line| line.ends_with(end));
         seconds(lines.next().unwrap()).unwrap()
     };
-    // The order in which it all happened, whatever the clock of each: debug.log, qmp.log, run.json.
+    // The times from debug.log, qmp.log and run.json, in the order of the events.
     let qmp = read("qmp.log");
     let greeted = seconds(qmp.lines().next().unwrap()).unwrap();
     let resumed = qmp.lines().find(|line| line.contains("\"RESUME\"")).unwrap();

@@ -178,7 +178,7 @@ fn a_run_does_not_wait_for_a_pipe_in_the_place_of_its_lock() {
     let created = result.recv_timeout(Duration::from_secs(60));
     let error = created.expect("it does not wait for ever").unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
-    // What open(2) says of a pipe that nobody reads.
+    // The error of open(2) for a pipe that no process reads.
     assert_eq!(
         source.to_string(),
         ".lock: No such device or address (os error 6)"

@@ -189,7 +189,7 @@ pub(crate) fn star(dir: &Path, nodes: usize) {
     fs::write(dir.join("run.json"), run.to_string()).unwrap();
 }
 
-/// A run of three machines, each with a node, and with direct links between any two of them, two of them between the first two.
+/// A run of three machines, each with a node. There are two direct links between the first two machines, and one between each other pair.
 pub(crate) fn mesh(dir: &Path) {
     let node = |index: usize, machine: usize| {
         let addresses = [

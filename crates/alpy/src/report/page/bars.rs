@@ -9,14 +9,14 @@ use crate::report::html::{line, text};
 use crate::report::record::{Outcome, Record, Step};
 use crate::report::source::{self, Started};
 
-/// More commands than this, one after another, are folded.
+/// A longer sequence of commands is folded.
 const SHOWN_COMMANDS: usize = 8;
 
 /// Steps, and containers, as bars.
 pub(super) fn timeline(page: &mut String, record: &Record, started: &[Started], end: f64, dir: &Path) {
     page.push_str("<section id=\"timeline\"><h2>Steps</h2>\n<div class=\"bars\">\n");
     axis(page, end);
-    // Commands that did what they were to do are of little interest where there are many.
+    // A long sequence of commands that succeeded is of little interest.
     let is_quiet = |step: &Step| step.command && step.outcome == Outcome::Done;
     let are_alike = |one: &Step, next: &Step| is_quiet(one) && is_quiet(next) && one.depth == next.depth;
     for steps in record.steps.chunk_by(are_alike) {
@@ -143,7 +143,7 @@ fn depth_class(depth: usize) -> usize {
     depth.min(4)
 }
 
-/// A bar with its label, of which the end is cut if it is long, and how it ended, which is not.
+/// A bar with its label, which is cut if it is long, and its status, which is never cut.
 fn bar(
     page: &mut String,
     class: &str,

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn what_has_said_nothing_has_no_column() {
         let mut all = vec![said(0.1, Lane::Log, "Boot..."), said(0.2, Lane::Qmp, "-> cont")];
-        // It has no time, and so no place in a column.
+        // Output without a time has no place in a column.
         all.push(Said {
             at: None,
             ..said(0.0, Lane::Console, "< login: ")
