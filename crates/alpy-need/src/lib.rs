@@ -17,6 +17,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Returns from the enclosing test, saying why, unless this machine has everything named.
 ///
@@ -77,6 +78,31 @@ pub fn memfd_noexec() -> Check {
     fs::metadata("/proc/sys/vm/memfd_noexec")
         .map_err(|error| format!("/proc/sys/vm/memfd_noexec: {error}; remedy: Linux 6.3 or later"))?;
     program("unshare", "util-linux")
+}
+
+/// Runs a test of this executable again where the sysctl `vm.memfd_noexec` is 1, and where it is 2. The sysctl belongs to a process namespace, and
+/// only root can set it. At 1, a file in memory is executable only if its creator asks for that; at 2, never.
+///
+/// # Panics
+/// The test fails there, or is none of this executable.
+#[expect(clippy::disallowed_methods, reason = "it is waited for at once")]
+pub fn again_with_memfd_noexec(test: &str) {
+    for value in ["1", "2"] {
+        let program = env::current_exe().expect("the path of this executable");
+        let output = Command::new("unshare")
+            .args(["-Urpf", "--mount-proc", "sh", "-c"])
+            .arg("echo $0 > /proc/sys/vm/memfd_noexec && exec \"$@\"")
+            .arg(value)
+            .arg(program)
+            .args([test, "--exact"])
+            .output()
+            .expect("unshare starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "vm.memfd_noexec={value}: {output:?}"
+        );
+    }
 }
 
 /// A QEMU that emulates x86-64.

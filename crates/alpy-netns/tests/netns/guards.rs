@@ -3,7 +3,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -46,29 +46,10 @@ async fn what_was_entrusted_goes_when_nobody_speaks_any_more() {
 mod as_root {
     use super::*;
 
-    /// The sysctl is that of a process namespace, and root's. At 1, a file in memory is executed if its maker asks for that; at 2, never.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "it is waited for at once")]
     fn guards_where_files_in_memory_are_not_executed() {
         need!(root, memfd_noexec);
-        for value in ["1", "2"] {
-            let output = Command::new("unshare")
-                .args(["-Urpf", "--mount-proc", "sh", "-c"])
-                .arg("echo $0 > /proc/sys/vm/memfd_noexec && exec \"$@\"")
-                .arg(value)
-                .arg(std::env::current_exe().unwrap())
-                .args([
-                    "guards::what_was_entrusted_goes_when_nobody_speaks_any_more",
-                    "--exact",
-                ])
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(
-                output.status.success() && said.contains("1 passed"),
-                "memfd_noexec={value}: {output:?}"
-            );
-        }
+        alpy_need::again_with_memfd_noexec("guards::what_was_entrusted_goes_when_nobody_speaks_any_more");
     }
 }
 

@@ -109,27 +109,10 @@ async fn a_guest_reads_it_and_boots_from_its_disk() {
 mod as_root {
     use super::*;
 
-    /// The sysctl is that of a process namespace, and root's. At 2, the first kernels that have it make no file in memory
-    /// unless it is promised that nobody executes it.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "it is waited for at once")]
     fn a_guest_reads_it_where_files_in_memory_are_not_executed() {
         need!(root, memfd_noexec, qemu);
-        for value in ["1", "2"] {
-            let output = std::process::Command::new("unshare")
-                .args(["-Urpf", "--mount-proc", "sh", "-c"])
-                .arg("echo $0 > /proc/sys/vm/memfd_noexec && exec \"$@\"")
-                .arg(value)
-                .arg(std::env::current_exe().unwrap())
-                .args(["seeds::a_guest_reads_it_and_boots_from_its_disk", "--exact"])
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(
-                output.status.success() && said.contains("1 passed"),
-                "memfd_noexec={value}: {output:?}"
-            );
-        }
+        alpy_need::again_with_memfd_noexec("seeds::a_guest_reads_it_and_boots_from_its_disk");
     }
 }
 
