@@ -183,14 +183,15 @@ async fn of_helper<T>(
     work: impl Future<Output = alpy_netns::Result<T>>,
 ) -> Result<T> {
     tokio::select! {
-        answer = work => match answer {
-            // Its end is not known yet to the engine.
-            Err(gone @ alpy_netns::Error::HelperGone { .. }) => {
-                running.wait(LIMIT).await?.success()?;
-                Err(at(name)(gone))
+        answer = work => {
+            if let Err(alpy_netns::Error::HelperGone { .. }) = answer {
+                // The engine may learn of its end a moment later. Its output says more than the lost connection.
+                if let Ok(output) = running.wait(LIMIT).await {
+                    output.success()?;
+                }
             }
-            answer => answer.map_err(at(name)),
-        },
+            answer.map_err(at(name))
+        }
         output = running.wait(LIMIT) => {
             output?.success()?;
             Err(Error::HelperSilent { name: name.to_owned() })
